@@ -12,8 +12,6 @@ import pytest
 from labkit.apparatus import running
 from labkit.apparatus.children import ChildFailed, new_folder, start_child
 
-pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("lab")]
-
 SLEEPER = [sys.executable, "-c", "import time; print('up', flush=True); time.sleep(600)"]
 
 
@@ -65,7 +63,7 @@ async def never_ready() -> bool:
 async def test_program_that_ends_early_is_quoted():
     """The error ends in what the program said last, and nothing stays."""
     failing = ["sh", "-c", "echo cannot open the port >&2; exit 3"]
-    with pytest.raises(ChildFailed, match="failing ended before it was ready. It said last:\ncannot open the port"):
+    with pytest.raises(ChildFailed, match=r"failing ended before it was ready\. It said last:\ncannot open the port"):
         await start_child(failing, name="failing", ready=never_ready)
     assert running.everything() == []
 
@@ -103,7 +101,7 @@ async def test_killed_child_is_not_running():
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
-async def test_nothing_survives_the_starter(number):
+def test_nothing_survives_the_starter(number):
     """However the process ends that started a child, the child and its folder are gone within 2 s."""
     code = f"""
 import asyncio, sys

@@ -13,8 +13,6 @@ from labkit import Fleet, serve
 from labkit.apparatus.descriptors import TooManyDescriptors
 from labkit.apparatus.wire import ClientFailed
 
-pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("lab")]
-
 
 async def until(condition) -> None:
     """Wait for a condition on this side; the test's own time limit is 5 s."""
@@ -182,7 +180,7 @@ async def test_stopped_server_is_named_as_the_cause(board):
     """Nobody listens any more."""
     server = await serve(board.app)
     await server.stop()
-    with pytest.raises(ClientFailed, match="Connection refused. Is the server still running"):
+    with pytest.raises(ClientFailed, match=r"Connection refused\. Is the server still running"):
         await Fleet(server, healthy=1).connect()
 
 
@@ -194,7 +192,7 @@ async def test_stopped_server_is_named_as_the_cause(board):
         ({"healthy": 1, "order": ["healthy"]}, "not both"),
     ],
 )
-async def test_wrong_behaviours_are_refused(options, hint):
+def test_wrong_behaviours_are_refused(options, hint):
     """Before anything is started."""
     with pytest.raises(ValueError, match=hint):
         Fleet("ws://127.0.0.1:1", **options)
@@ -238,7 +236,7 @@ async def test_killed_fleet_is_told_as_such(board):
         await fleet.until(1)
 
 
-async def test_fleet_beyond_the_hard_limit_says_the_number():
+def test_fleet_beyond_the_hard_limit_says_the_number():
     """A process whose hard limit is 300 descriptors cannot hold 1,000 clients."""
     code = """
 import resource

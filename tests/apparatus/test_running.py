@@ -2,12 +2,8 @@
 
 import asyncio
 
-import pytest
-
 from labkit import Fleet, close_lab, serve
 from labkit.apparatus import running
-
-pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("lab")]
 
 
 async def test_everything_is_closed_and_counted(board):

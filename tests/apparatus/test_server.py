@@ -13,8 +13,6 @@ from labkit import Fleet, expecting, serve
 from labkit.apparatus import running
 from labkit.apparatus.server import ServerFailed
 
-pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("lab")]
-
 
 def answers(port: int) -> bool:
     """Return whether anybody listens on a port."""

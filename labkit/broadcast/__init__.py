@@ -1,0 +1,1 @@
+"""What is taught, and what you could ship. This wing knows nothing of the laboratory."""
