@@ -1,5 +1,7 @@
 """What every test gets: asyncio as the loop, and an empty, quiet laboratory after it."""
 
+import inspect
+
 import pytest
 
 from labkit.apparatus import guard
@@ -19,3 +21,10 @@ async def lab():
     closed = await close_lab()
     guard.check()
     assert closed.nothing_left, closed
+
+
+def pytest_collection_modifyitems(items):
+    """Give every asynchronous test the lab; as an autouse fixture it would be set up for the others too, and cannot."""
+    for item in items:
+        if inspect.iscoroutinefunction(getattr(item, "obj", None)) and "lab" not in item.fixturenames:
+            item.fixturenames.insert(0, "lab")

@@ -1,0 +1,1 @@
+"""What an experiment leaves behind: measurements, figures, claims and the contract."""
