@@ -23,7 +23,7 @@ ifneq "$(SET_UP_FOR)" "$(CURDIR)"
 .PHONY: $(READY)
 endif
 
-.PHONY: help lab test check long doctor pins clean
+.PHONY: help lab test check long bench doctor pins clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s%s\n", $$1, $$2}' Makefile
@@ -47,6 +47,9 @@ long: $(READY) ## what takes too long for CI: repetitions, and every notebook tw
 	$(RUN) -m pytest tests -m long || [ $$? -eq 5 ]
 	$(RUN) tests/notebooks/prepare.py --twice build/notebooks-twice
 	$(NBVAL) build/notebooks-twice
+
+bench: $(READY) ## how fast the laboratory itself is, on this machine
+	$(RUN) tests/bench/laboratory.py
 
 doctor: $(READY) ## is this machine ready?
 	@$(RUN) -m labkit doctor
