@@ -4,7 +4,8 @@ import asyncio
 import json
 import socket
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,6 +18,8 @@ from labkit.apparatus.wire import BEHAVIOURS, Behaviour, ClientFailed
 
 _LINE_LIMIT_BYTES = 2**30
 _BAR_FROM = 200
+# A process that is frozen or busy for longer than this does not answer a property.
+_NOW_SECONDS = 10
 _PROCESS_GONE = "The fleet's process has ended. Was it killed, or did it run out of memory?"
 # What a fleet process may answer with, beside the answer.
 _ERRORS = {each.__name__: each for each in (ClientFailed, TimeoutError, TooManyDescriptors, ValueError)}
@@ -65,31 +68,35 @@ class _RemoteSwarm:
 
     async def ask(self, verb: str, progress: Callable[[int], None] = lambda done: None, **options: object) -> object:
         """Send a request and return the answer; cancelling this cancels the work."""
-        try:
+        with _told_when_gone():
             reader, writer = await asyncio.open_unix_connection(self._path, limit=_LINE_LIMIT_BYTES)
-        except (FileNotFoundError, ConnectionRefusedError):
-            raise ChildFailed(_PROCESS_GONE) from None
-        try:
-            writer.write(json.dumps({"verb": verb, **options}).encode() + b"\n")
-            while True:
-                answer = _read(await reader.readline())
-                if "progress" not in answer:
-                    return answer["answer"]
-                progress(answer["progress"])
-        finally:
-            writer.close()
+            try:
+                writer.write(json.dumps({"verb": verb, **options}).encode() + b"\n")
+                while True:
+                    answer = _read(await reader.readline())
+                    if "progress" not in answer:
+                        return answer["answer"]
+                    progress(answer["progress"])
+            finally:
+                writer.close()
 
     def ask_now(self, verb: str, **options: object) -> object:
         """Like ask(), without giving up the loop: for a property that is read after the experiment."""
-        with socket.socket(socket.AF_UNIX) as connection:
-            connection.settimeout(10)
-            try:
-                connection.connect(self._path)
-            except (FileNotFoundError, ConnectionRefusedError):
-                raise ChildFailed(_PROCESS_GONE) from None
+        with _told_when_gone(), socket.socket(socket.AF_UNIX) as connection:
+            connection.settimeout(_NOW_SECONDS)
+            connection.connect(self._path)
             connection.sendall(json.dumps({"verb": verb, **options}).encode() + b"\n")
             with connection.makefile("rb") as lines:
                 return _read(lines.readline())["answer"]
+
+
+@contextmanager
+def _told_when_gone() -> Iterator[None]:
+    """Turn what a socket says of a process that has ended into a sentence."""
+    try:
+        yield
+    except (FileNotFoundError, ConnectionRefusedError, ConnectionResetError, BrokenPipeError):
+        raise ChildFailed(_PROCESS_GONE) from None
 
 
 def _read(line: bytes) -> dict:

@@ -200,7 +200,10 @@ def bars(values: Mapping[str, float], *, title: str, unit: str, of: float | None
     axes.margins(x=0.12)
     if of is not None:
         axes.axvline(of, color="#555555", linestyle="--", linewidth=1)
-        axes.annotate(f" all {of:,.4g}", (of, -0.5), fontsize=9, color="#555555", va="bottom")
+        axes.annotate(
+            f"all {of:,.4g}", (of, 1), xycoords=("data", "axes fraction"), fontsize=9, color="#555555",
+            ha="right", va="bottom", annotation_clip=False,
+        )  # fmt: skip
     if n:
         _note(axes, n)
     full = "" if of is None else f" of {of:,.4g}"

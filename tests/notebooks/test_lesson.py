@@ -79,7 +79,7 @@ def test_outputs_are_not_committed(name):
 
 @each_notebook
 def test_broadcast_is_in_view(name):
-    """What the lesson is about stands in a cell; nobody imports a hub, a relay or a policy without having written it."""
+    """What the lesson is about stands in a cell; nobody imports a hub or a policy without having written it."""
     taught_before = {
         "NaiveManager": "05",
         "SetManager": "03",
