@@ -72,7 +72,7 @@ class Chart:
         rest = f"<p>and {more} more rows in <code>.table</code></p>" if more > 0 else ""
         return (
             '<div style="display:flex;flex-wrap:wrap;gap:1.5em;align-items:flex-start">'
-            f'<img alt="{html.escape(self.alt, quote=True)}" style="max-width:100%;width:640px;background:white" '
+            f'<img alt="{html.escape(self.alt, quote=True)}" style="max-width:100%;width:560px;background:white" '
             f'src="data:image/png;base64,{image}">'
             f"<div>{self.table.head(_TABLE_ROWS).to_html(border=0)}{rest}</div></div>"
         )
