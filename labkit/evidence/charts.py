@@ -4,6 +4,7 @@ import base64
 import html
 import io
 from collections.abc import Mapping, Sequence
+from typing import Literal
 
 import pandas
 from matplotlib import rc_context
@@ -213,12 +214,19 @@ def bars(values: Mapping[str, float], *, title: str, unit: str, of: float | None
 
 
 def curves(
-    table: pandas.DataFrame, *, x: str, y: str, by: str, title: str, log: bool = False, spread: str = "min to max"
+    table: pandas.DataFrame,
+    *,
+    x: str,
+    y: str,
+    by: str,
+    title: str,
+    log: bool | Literal["x"] = False,
+    spread: str = "min to max",
 ) -> Chart:
     """Draw one line for each variant: the median of repeated measurements, with whiskers from least to most.
 
     table: one row for each measurement, with the columns x, y (whose names are the axis labels, units included) and by
-    (the variant's name). log: both axes logarithmic.
+    (the variant's name). log: True for both axes logarithmic, "x" for that one.
     """
     groups = table.groupby([by, x], sort=False)[y].agg(["median", "min", "max", "count"])
     figure, axes = _axes(title, x, y)
@@ -238,6 +246,7 @@ def curves(
         )
     if log:
         axes.set_xscale("log")
+    if log is True:
         axes.set_yscale("log")
         axes.yaxis.set_major_formatter("{x:g}")
     else:
