@@ -40,12 +40,12 @@ STATEMENTS = {
     "track-clients": Statement(
         "track clients so that none is lost",
         "six ways to leave; the newcomer's race",
-        "03 E2, 04 E4",
+        "03 E2, 04 E4, 05 E2",
     ),
     "step-4": Statement(
         "the broadcast of step 4, pitfall 1 'correct'",
         "ValueError, evictions, head-of-line blocking",
-        "04 E2 E3, 06 E3",
+        "04 E2 E3, 05 E2, 06 E3",
     ),
     "step-5": Statement("FastAPI's WebSocketManager; the class of step 5", "a pattern; goes backwards", "05 E1"),
     "gather-faster": Statement(
