@@ -201,7 +201,8 @@ def _checked(app: object) -> Callable:
 def _listen(host: str, port: int, send_buffer_bytes: int | None, name: str) -> socket.socket:
     """Return a bound socket; raise ServerFailed when the port is taken or not allowed."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
+    # With the protocol named: asyncio sets TCP_NODELAY only then, and without it answers wait for acknowledgements.
+    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     if send_buffer_bytes is not None:
         # Linux hands the size on to every connection that this socket accepts.

@@ -38,6 +38,15 @@ async def test_binds_loopback_only(board):
     assert server.host == "127.0.0.1"
 
 
+async def test_connections_do_not_wait_for_acknowledgements(board):
+    """TCP_NODELAY is on, as under uvicorn's own command: with Nagle's algorithm every latency would be another."""
+    server = await serve(board.app)
+    async with connect(server.ws_url()):
+        (connection,) = server._uvicorn.server_state.connections
+        its_socket = connection.transport.get_extra_info("socket")
+        assert its_socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+
+
 async def test_same_name_replaces_other_name_stands_beside(board):
     """A cell that starts a server can run twice, and leaks no port."""
     first = await serve(board.app, name="scores")
