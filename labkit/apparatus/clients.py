@@ -43,7 +43,7 @@ class Deliveries(list[Delivery]):
     """All deliveries of a fleet so far, in order of arrival at the reader.
 
     .roster {client number: behaviour}, also of those who got nothing.
-    .stamped_by "kernel" where the system stamped every arrival, else "reader": then a late reader shows as latency.
+    .stamped_by "operating system" where it stamped every arrival, else "reader": then a late reader shows as latency.
     """
 
     def __init__(self, rows: list[Delivery], roster: dict[int, str], stamped_by: str) -> None:
@@ -278,7 +278,7 @@ class Fleet:
             for client, place, size, arrived_at, _ in answer["rows"]
         ]
         by_kernel = all(row[4] for row in answer["rows"])
-        return Deliveries(rows, dict(enumerate(self.behaviours, 1)), "kernel" if by_kernel else "reader")
+        return Deliveries(rows, dict(enumerate(self.behaviours, 1)), "operating system" if by_kernel else "reader")
 
     @property
     def endings(self) -> dict[int, int | None]:

@@ -84,10 +84,15 @@ def _axes(title: str, x_label: str, y_label: str, *, height: float = 3.8) -> tup
     with rc_context(_LOOK):
         figure = Figure(figsize=(7.2, height), layout="constrained")
         axes = figure.add_subplot()
-    axes.set_title(title, wrap=True, loc="left", fontsize=12.5, fontweight="bold")
+    _title(axes, title)
     axes.set_xlabel(x_label)
     axes.set_ylabel(y_label)
     return figure, axes
+
+
+def _title(axes: Axes, title: str, pad: float = 6) -> None:
+    """Write the finding over the axes; pad: points between them."""
+    axes.set_title(title, wrap=True, loc="left", fontsize=12.5, fontweight="bold", pad=pad)
 
 
 def _note(axes: Axes, text: str) -> None:
@@ -137,7 +142,9 @@ def staircase(deliveries: Deliveries, *, title: str, run: int | None = None) -> 
         f"{first.latency_ms:.1f} ms, place {last.name} at {last.latency_ms:.1f} ms, the latest of all at "
         f"{places.latency_ms.max():.1f} ms."
     )
-    return Chart(figure, axes, alt, places.round(2).iloc[:: max(1, (len(places) - 1) // (_TABLE_ROWS - 1))])
+    step = max(1, -(-len(places) // (_TABLE_ROWS - 1)))
+    rows_shown = sorted({*range(0, len(places), step), len(places) - 1})
+    return Chart(figure, axes, alt, places.round(2).iloc[rows_shown])
 
 
 def arrivals(deliveries: Deliveries, *, title: str, run: int | None = None) -> Chart:
@@ -199,7 +206,10 @@ def bars(values: Mapping[str, float], *, title: str, unit: str, of: float | None
     axes.invert_yaxis()
     axes.grid(axis="y", visible=False)
     axes.margins(x=0.12)
+    axes.xaxis.get_major_locator().set_params(integer=all(value == int(value) for value in values.values()))
     if of is not None:
+        # Room for the label between the axes and the title.
+        _title(axes, title, pad=20)
         axes.axvline(of, color="#555555", linestyle="--", linewidth=1)
         axes.annotate(
             f"all {of:,.4g}", (of, 1), xycoords=("data", "axes fraction"), fontsize=9, color="#555555",
@@ -260,7 +270,7 @@ def curves(
     _note(axes, f"median of n = {n}, whiskers: {spread}")
     medians = groups["median"].unstack(0)[list(table[by].unique())].round(3)
     listed = "; ".join(
-        f"{name} " + ", ".join(f"{value:,.4g} at {place:,.4g}" for place, value in medians[name].items())
+        f"{name} " + ", ".join(f"{value:,.4g} at {place:,.4g}" for place, value in medians[name].dropna().items())
         for name in medians
     )
     return Chart(figure, axes, f"{title}. Line chart of {y} against {x}: {listed}.", medians)

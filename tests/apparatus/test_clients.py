@@ -56,7 +56,7 @@ async def test_arrivals_are_stamped_between_send_and_now(board):
     await fleet.until(1)
     after = time.monotonic()
     assert all(before <= each.arrived_at <= after for each in fleet.deliveries)
-    assert fleet.deliveries.stamped_by == ("kernel" if sys.platform == "linux" else "reader")
+    assert fleet.deliveries.stamped_by == ("operating system" if sys.platform == "linux" else "reader")
 
 
 async def test_stalled_client_reads_nothing_until_it_wakes(board):

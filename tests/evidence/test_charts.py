@@ -23,7 +23,7 @@ def deliveries() -> Deliveries:
         for seq in (1, 2, 3)
         for client in (1, 2)
     ]  # fmt: skip
-    return Deliveries(rows, {1: "healthy", 2: "healthy", 3: "stalled"}, "kernel")
+    return Deliveries(rows, {1: "healthy", 2: "healthy", 3: "stalled"}, "operating system")
 
 
 @pytest.fixture
