@@ -196,7 +196,8 @@ def bars(values: Mapping[str, float], *, title: str, unit: str, of: float | None
     values: name -> value. unit: what the numbers count, for the axis. of: the full amount, drawn as a line.
     n: how many observations stand behind each bar, in words.
     """
-    figure, axes = _axes(title, unit, "", height=1.5 + 0.45 * len(values))
+    # The label of `of` needs room of its own over the axes.
+    figure, axes = _axes(title, unit, "", height=(1.5 if of is None else 1.8) + 0.45 * len(values))
     hatches = ("", "//", "..", "xx", "\\\\", "++")
     for place, (name, value) in enumerate(values.items()):
         colour = VARIANT_STYLES[place % len(VARIANT_STYLES)][0]
@@ -208,7 +209,6 @@ def bars(values: Mapping[str, float], *, title: str, unit: str, of: float | None
     axes.margins(x=0.12)
     axes.xaxis.get_major_locator().set_params(integer=all(value == int(value) for value in values.values()))
     if of is not None:
-        # Room for the label between the axes and the title.
         _title(axes, title, pad=20)
         axes.axvline(of, color="#555555", linestyle="--", linewidth=1)
         axes.annotate(
