@@ -11,7 +11,8 @@ READY := $(VENV)/ready
 NOTEBOOK := notebooks/01_websocket_basics.ipynb
 CANDIDATES := $(if $(PYTHON),'$(PYTHON)',python3 python3.14 python3.13 python3.12 python3.11 python)
 NEW_ENOUGH := import sys, venv; sys.exit(sys.version_info < (3, 11))
-NBVAL := BROADCAST_LAB_STRICT=1 $(RUN) -m pytest --nbval-lax --nbval-current-env --nbval-cell-timeout=120
+NBVAL := BROADCAST_LAB_STRICT=1 BROADCAST_LAB_LEDGER="$(CURDIR)/build/predictions.json" \
+    $(RUN) -m pytest --nbval-lax --nbval-current-env --nbval-cell-timeout=120
 
 # JupyterLab refuses to run as root, which is who one is in most containers, unless it is told so.
 ALLOW_ROOT := $(if $(filter 0,$(shell id -u)),--allow-root)

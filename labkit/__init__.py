@@ -17,6 +17,8 @@ _ROOMS = {
     "labkit.evidence.claims": ("claim",),
     "labkit.evidence.contract": ("contract_table", "run_contract"),
     "labkit.evidence.measure": ("arrivals_table", "latency_table", "publish"),
+    "labkit.tutor.ledger": ("ledger",),
+    "labkit.tutor.predict": ("compare", "predict"),
 }
 _ROOM_OF = {name: room for room, names in _ROOMS.items() for name in names}
 

@@ -101,6 +101,7 @@ def run(code: str) -> str:
         "labkit.broadcast.managers",
         "labkit.broadcast.backplane",
         "labkit.doctor",
+        "labkit.tutor.predict",
     ],
 )
 def test_no_pandas_where_only_messages_are_moved(module):

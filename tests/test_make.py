@@ -66,8 +66,8 @@ def test_make_test_runs_the_tests_and_then_the_notebooks(house):
     assert run.stdout.splitlines() == [
         ".venv/bin/python -m pytest tests",
         ".venv/bin/python tests/notebooks/prepare.py build/notebooks",
-        "BROADCAST_LAB_STRICT=1 .venv/bin/python -m pytest --nbval-lax --nbval-current-env "
-        "--nbval-cell-timeout=120 build/notebooks",
+        f'BROADCAST_LAB_STRICT=1 BROADCAST_LAB_LEDGER="{house}/build/predictions.json" '
+        ".venv/bin/python -m pytest --nbval-lax --nbval-current-env --nbval-cell-timeout=120 build/notebooks",
     ]
 
 
