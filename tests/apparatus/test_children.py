@@ -19,7 +19,7 @@ def exists(pid: int) -> bool:
     """Return whether a process of this number runs; a zombie that nobody has collected does not."""
     try:
         return "\nState:\tZ" not in Path(f"/proc/{pid}/status").read_text()
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):
         return False
 
 

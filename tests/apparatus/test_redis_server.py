@@ -21,7 +21,7 @@ from labkit.apparatus.redis_server import (
     install_command,
 )
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 in_lab = pytest.mark.usefixtures("lab")
 ROOT = Path(redis_server.__file__).parents[2]
 

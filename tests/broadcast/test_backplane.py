@@ -10,7 +10,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from labkit.apparatus.redis_server import RedisServer
 from labkit.broadcast.backplane import PubSubBackplane
 
-pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("lab")]
+pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("lab"), pytest.mark.slow]
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ from labkit.broadcast.managers import (
 )
 from labkit.evidence.contract import FILLER, has_come_true, received, stage
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 in_lab = pytest.mark.usefixtures("lab")
 
 LADDER = [NaiveManager, SetManager, TolerantManager, GatherManager, TimeoutManager, QueueManager]
