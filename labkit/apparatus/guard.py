@@ -60,7 +60,7 @@ def describe(error: BaseException) -> str:
 
 
 def tell(text: str) -> None:
-    """Print into the running cell, whichever cell the caller was created in (FACTS A5)."""
+    """Print into the running cell, whichever cell the caller was created in."""
     Context().run(print, text)
 
 

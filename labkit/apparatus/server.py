@@ -36,7 +36,7 @@ class _Uvicorn(uvicorn.Server):
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
-        # Uvicorn would take SIGINT, and Jupyter's Stop in any cell would stop the server too (FACTS A3).
+        # Uvicorn would take SIGINT, and Jupyter's Stop in any cell would stop the server too.
         yield
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -109,7 +109,7 @@ class LabServer:
         try:
             await self._uvicorn.serve(sockets=[self._listener])
         except SystemExit:
-            # Uvicorn leaves by sys.exit(), which in a task would end the kernel (FACTS A2); start() tells why.
+            # Uvicorn leaves by sys.exit(), which in a task would end the kernel; start() tells why.
             return
         finally:
             self._listener.close()
@@ -236,7 +236,7 @@ async def serve(
     Starting a server under the name of a running one stops that one first, so a cell can run twice.
     name: what the server is called in messages. port: 0 for any free one.
     send_buffer_bytes: the kernel's send buffer for each connection; left out, loopback takes about 2.9 MB before
-    anybody has to wait (FACTS C7). ping_interval, ping_timeout: seconds, None for no pings.
+    anybody has to wait. ping_interval, ping_timeout: seconds, None for no pings.
     max_message_bytes: a longer message closes the connection with 1009. deflate: whether frames may be compressed.
     protocol: the class that speaks WebSocket for uvicorn.
     Raises TypeError for something that is no app, ServerFailed when the port is taken or the app's startup fails.

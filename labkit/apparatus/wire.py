@@ -1,6 +1,6 @@
 """One client on a raw socket: handshake, frames, and the six ways to behave and to leave.
 
-A library's client would cost the reading process more than the server pays to send (FACTS F6: 35 µs against 10), and
+A library's client would cost the reading process more than the server pays to send (measured: 35 µs against 10), and
 then the reader would draw the curves. So this one only stamps, counts and keeps the first bytes of each message.
 """
 

@@ -23,7 +23,7 @@ from labkit.apparatus.clients import Deliveries, Fleet
 from labkit.apparatus.server import LabServer, serve
 from labkit.evidence.measure import arrivals_table, publish
 
-# A thin network: a client that does not read is felt after some 150 kB. Left alone, loopback hides 2.9 MB (FACTS C7).
+# A thin network: a client that does not read is felt after some 150 kB. Left alone, loopback hides 2.9 MB.
 SEND_BUFFER_BYTES = 65_536
 RECEIVE_BUFFER_BYTES = 4_096
 # Fills both buffers and uvicorn's own on top, so that the next message for this client has to wait.
