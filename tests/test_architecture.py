@@ -96,7 +96,7 @@ def run(code: str) -> str:
     "module",
     [
         "labkit",
-        "labkit.apparatus.swarm",
+        "labkit.apparatus.crowd.swarm",
         "labkit.apparatus.server",
         "labkit.broadcast.managers",
         "labkit.broadcast.backplane",

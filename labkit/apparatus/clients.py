@@ -11,10 +11,10 @@ from typing import NamedTuple
 
 from labkit.apparatus import guard, running
 from labkit.apparatus.children import Child, ChildFailed, new_folder, start_child
+from labkit.apparatus.crowd.swarm import Swarm
+from labkit.apparatus.crowd.wire import BEHAVIOURS, Behaviour, ClientFailed
 from labkit.apparatus.descriptors import TooManyDescriptors, allow_descriptors
 from labkit.apparatus.server import LabServer
-from labkit.apparatus.swarm import Swarm
-from labkit.apparatus.wire import BEHAVIOURS, Behaviour, ClientFailed
 
 _LINE_LIMIT_BYTES = 2**30
 _BAR_FROM = 200
@@ -207,7 +207,7 @@ class Fleet:
         path = folder / "swarm.sock"
         swarm = _RemoteSwarm(path)
         self._child = await start_child(
-            [sys.executable, "-m", "labkit.apparatus.swarm", str(path)],
+            [sys.executable, "-m", "labkit.apparatus.crowd.swarm", str(path)],
             name=f"fleet {self.name}",
             folder=folder,
             ready=swarm.is_ready,

@@ -10,8 +10,8 @@ import pytest
 from fastapi import FastAPI, WebSocket
 
 from labkit import Fleet, serve
+from labkit.apparatus.crowd.wire import ClientFailed
 from labkit.apparatus.descriptors import TooManyDescriptors
-from labkit.apparatus.wire import ClientFailed
 
 
 async def until(condition) -> None:
@@ -163,7 +163,7 @@ async def test_same_name_replaces_the_fleet(board):
 )
 async def test_client_that_cannot_connect_is_named(board, path, hint, monkeypatch):
     """Which client, what the server answered, and the likely cause; nobody stays connected."""
-    monkeypatch.setattr("labkit.apparatus.wire._HANDSHAKE_SECONDS", 0.2)
+    monkeypatch.setattr("labkit.apparatus.crowd.wire._HANDSHAKE_SECONDS", 0.2)
 
     @board.app.websocket("/never")
     async def never(websocket: WebSocket):

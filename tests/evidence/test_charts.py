@@ -8,7 +8,7 @@ import pytest
 
 from labkit import arrivals, bars, curves, matrix, staircase
 from labkit.apparatus.clients import Deliveries, Delivery
-from labkit.apparatus.wire import BEHAVIOURS
+from labkit.apparatus.crowd.wire import BEHAVIOURS
 from labkit.evidence.charts import BEHAVIOUR_STYLES
 
 

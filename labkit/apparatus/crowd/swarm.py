@@ -1,7 +1,7 @@
 """A crowd of clients on one event loop, and the process that such a crowd has to itself.
 
-Run as `python -m labkit.apparatus.swarm SOCKET` it answers requests on a Unix socket: one request a connection, a JSON
-line each way. A request that is dropped halfway is cancelled.
+Run as `python -m labkit.apparatus.crowd.swarm SOCKET` it answers requests on a Unix socket: one request a connection,
+a JSON line each way. A request that is dropped halfway is cancelled.
 """
 
 import asyncio
@@ -11,9 +11,9 @@ import time
 from collections.abc import Callable, Iterable
 from urllib.parse import urlsplit
 
-from labkit.apparatus import wire
+from labkit.apparatus.crowd import wire
+from labkit.apparatus.crowd.wire import Client, ClientFailed
 from labkit.apparatus.descriptors import allow_descriptors
-from labkit.apparatus.wire import Client, ClientFailed
 
 READING = ("healthy", "slow")
 _PROGRESS_EVERY = 50
