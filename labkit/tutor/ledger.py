@@ -1,23 +1,19 @@
 """The ledger: what the learner expected, kept in one small file, beside what was measured."""
 
-import fcntl
 import html
 import json
 import math
 import os
-import tempfile
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from platformdirs import user_data_path
-
-from labkit.apparatus import guard
+from labkit.apparatus import notes
+from labkit.apparatus.notes import PATH_VARIABLE
 from labkit.tutor.calibration import draw_calibration
 
 if TYPE_CHECKING:
@@ -25,11 +21,10 @@ if TYPE_CHECKING:
 
     from labkit.evidence.charts import Chart
 
-PATH_VARIABLE = "BROADCAST_LAB_LEDGER"
 CONFIDENCES = ("guess", "fairly sure", "certain")
-# The lock is held for milliseconds; who waits longer meets a frozen kernel or a file system that cannot lock.
-_LOCK_SECONDS = 2.0
+_LOCK_SECONDS = notes.LOCK_SECONDS
 _UNSAID = "not said"
+_NAME = "The ledger of predictions"
 
 
 @dataclass(frozen=True)
@@ -100,35 +95,12 @@ _told: set[str] = set()
 
 def ledger_path() -> Path:
     """Return where the ledger is: BROADCAST_LAB_LEDGER if that is set, else a file in the user's data folder."""
-    chosen = os.environ.get(PATH_VARIABLE)
-    return Path(chosen).expanduser().absolute() if chosen else user_data_path("broadcast-lab") / "predictions.json"
+    return notes.folder() / (Path(os.environ.get(PATH_VARIABLE, "")).name or "predictions.json")
 
 
-def _tell_once(text: str) -> None:
-    """Print a message about the file, the first time only: a lesson asks often."""
-    if text not in _told:
-        _told.add(text)
-        guard.tell(text)
-
-
-@contextmanager
-def _lock(path: Path) -> Iterator[None]:
-    """Keep other kernels out while the file is read and written; the system gives the lock back if this one dies.
-
-    Raises OSError where the folder cannot be written, TimeoutError (an OSError) when somebody else keeps the lock.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path.with_name(f"{path.name}.lock"), "w", encoding="utf-8") as lock:
-        until = time.monotonic() + _LOCK_SECONDS
-        while True:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() > until:
-                    raise TimeoutError("another kernel keeps it locked") from None
-                time.sleep(0.005)
-        yield
+def _lock(path: Path) -> AbstractContextManager[None]:
+    """Keep other kernels out while the ledger is read and written."""
+    return notes.lock(path, timeout=_LOCK_SECONDS)
 
 
 def _parse(text: str) -> dict[str, Prediction]:
@@ -151,57 +123,28 @@ def _parse(text: str) -> dict[str, Prediction]:
 
 def _load(path: Path) -> dict[str, Prediction]:
     """Return the rows of the file; one that is damaged is renamed, and the ledger begins afresh."""
-    try:
-        return _parse(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return {}
-    except (ValueError, TypeError, RecursionError) as error:
-        aside = path.with_name(f"{path.name}.damaged-{datetime.now():%Y%m%d-%H%M%S-%f}")
-        path.rename(aside)
-        guard.tell(
-            f"The ledger of predictions could not be read ({error}). It is set aside as {aside}; a new one begins."
-        )
-        return {}
+    return notes.load(path, _parse, what=_NAME) or {}
 
 
 def _save(path: Path, rows: dict[str, Prediction]) -> None:
-    """Write the file beside its place and move it there, so that nobody ever reads half of it."""
+    """Write all rows, in the order of the course."""
     ordered = [asdict(rows[identifier]) for identifier in sorted(rows, key=in_order)]
-    text = json.dumps({"about": "Broadcast Lab: predictions", "predictions": ordered}, indent=1)
-    descriptor, name = tempfile.mkstemp(prefix=f"{path.name}.", suffix=".new", dir=path.parent)
-    try:
-        with open(descriptor, "w", encoding="utf-8") as file:
-            file.write(f"{text}\n")
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(name, path)
-    except BaseException:
-        os.unlink(name)
-        raise
+    notes.save(path, json.dumps({"about": "Broadcast Lab: predictions", "predictions": ordered}, indent=1))
 
 
 def _tell_unusable(path: Path, error: OSError) -> None:
     """Say that the file cannot be used, why, and what to do."""
-    _tell_once(
-        f"Predictions cannot be kept in {path} ({error.strerror or error}); they last until this kernel ends. "
-        f"To keep them, set {PATH_VARIABLE} to a file that can be written, and restart the kernel."
-    )
+    notes.tell_unusable(path, error, what="Predictions", told=_told)
 
 
 def read() -> dict[str, Prediction]:
     """Return all predictions by id: those of the file, and those that only this kernel knows."""
-    path, rows = ledger_path(), {}
+    path, rows = ledger_path(), None
     try:
-        if path.exists():
-            with _lock(path):
-                rows = _load(path)
+        rows = notes.read(path, _parse, what=_NAME, timeout=_LOCK_SECONDS)
     except OSError as error:
-        try:
-            # Where nothing can be written, what is there can often still be read.
-            rows = _parse(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError, TypeError, RecursionError):
-            _tell_unusable(path, error)
-    return {**rows, **_in_memory}
+        _tell_unusable(path, error)
+    return {**(rows or {}), **_in_memory}
 
 
 def change(
