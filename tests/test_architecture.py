@@ -19,7 +19,7 @@ MAY_IMPORT = {
     "tutor": {"tutor", "evidence", "apparatus", "broadcast"},
     "web": {"web", "broadcast"},
     "doctor": {"doctor", "apparatus"},
-    "__main__": {"doctor"},
+    "__main__": {"doctor", "apparatus"},
     "__init__": set(),
 }
 # The libraries that the shippable wing may use, beside the standard library.
