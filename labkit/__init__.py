@@ -9,14 +9,16 @@ from importlib import import_module
 
 _ROOMS = {
     "labkit.apparatus.clients": ("Delivery", "Fleet"),
+    "labkit.apparatus.faults": ("start_proxy",),
     "labkit.apparatus.guard": ("expecting",),
     "labkit.apparatus.redis_server": ("RedisServer",),
     "labkit.apparatus.running": ("close_lab",),
     "labkit.apparatus.server": ("serve",),
     "labkit.evidence.charts": ("arrivals", "bars", "curves", "matrix", "staircase"),
-    "labkit.evidence.claims": ("claim",),
+    "labkit.evidence.claims": ("claim", "claims"),
     "labkit.evidence.contract": ("contract_table", "run_contract"),
     "labkit.evidence.measure": ("arrivals_table", "latency_table", "publish"),
+    "labkit.tutor.checks": ("check", "hint", "solution"),
     "labkit.tutor.ledger": ("ledger",),
     "labkit.tutor.predict": ("compare", "predict"),
 }

@@ -1,0 +1,1 @@
+"""One right answer to each exercise; solution() shows it."""
