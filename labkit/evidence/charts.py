@@ -197,7 +197,7 @@ def bars(values: Mapping[str, float], *, title: str, unit: str, of: float | None
     n: how many observations stand behind each bar, in words.
     """
     # The label of `of` needs room of its own over the axes.
-    figure, axes = _axes(title, unit, "", height=(1.5 if of is None else 1.8) + 0.45 * len(values))
+    figure, axes = _axes(title, unit, "", height=(1.5 if of is None else 1.8) + 0.45 * max(2, len(values)))
     hatches = ("", "//", "..", "xx", "\\\\", "++")
     for place, (name, value) in enumerate(values.items()):
         colour = VARIANT_STYLES[place % len(VARIANT_STYLES)][0]
@@ -276,14 +276,16 @@ def curves(
     return Chart(figure, axes, f"{title}. Line chart of {y} against {x}: {listed}.", medians)
 
 
-def matrix(table: pandas.DataFrame, *, title: str, notes: Sequence[str] = ()) -> Chart:
+def matrix(
+    table: pandas.DataFrame, *, title: str, notes: Sequence[str] = (), words: tuple[str, str] = ("kept", "broken")
+) -> Chart:
     """Draw a table of True and False as a matrix of signs: a filled cell with ✔, an empty one with ✘.
 
     table: one row for each thing judged, one column for each property; a cell may be None for "not tried".
-    notes: sentences to write under the matrix.
+    notes: sentences to write under the matrix. words: what True and False mean, for the table and the alt text.
     """
     rows, columns = table.shape
-    figure, axes = _axes(title, "", "", height=1.5 + 0.42 * rows)
+    figure, axes = _axes(title, "", "", height=1.5 + 0.42 * max(2, rows))
     looks = {True: ("#0072B2", "✔", "white"), False: ("#F6DDCF", "✘", "#9A3B00"), None: ("white", "–", "#555555")}
     for row in range(rows):
         for column in range(columns):
@@ -305,8 +307,8 @@ def matrix(table: pandas.DataFrame, *, title: str, notes: Sequence[str] = ()) ->
     if notes:
         _note(axes, "\n".join(notes))
     listed = "; ".join(
-        f"{name} keeps {', '.join(str(column) for column in table if row[column]) or 'nothing'}"
+        f"{name}: {words[0]} {', '.join(str(column) for column in table if row[column]) or 'nothing'}"
         for name, row in table.iterrows()
     )
-    words = table.replace({True: "✔ kept", False: "✘ broken"})
-    return Chart(figure, axes, f"{title}. Matrix of {rows} by {columns}: {listed}.", words)
+    in_words = table.replace({True: f"✔ {words[0]}", False: f"✘ {words[1]}"})
+    return Chart(figure, axes, f"{title}. Matrix of {rows} by {columns}: {listed}.", in_words)

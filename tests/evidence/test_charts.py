@@ -63,7 +63,7 @@ def test_alt_texts_say_the_numbers(deliveries, measurements):
     assert "2 healthy got 6 deliveries, the last of message 3 of 3; 1 stalled got 0" in alts[1]
     assert "loop 21 of 60; queue 60 of 60" in alts[2]
     assert "loop 20 at 10, 200 at 100; gather 40 at 10, 400 at 100" in alts[3]
-    assert "A keeps reaches all; B keeps keeps order" in alts[5]
+    assert "A: kept reaches all; B: kept keeps order" in alts[5]
 
 
 def test_axes_carry_units_and_the_note_n(deliveries, measurements):
