@@ -190,24 +190,44 @@ def arrivals(deliveries: Deliveries, *, title: str, run: int | None = None) -> C
     return Chart(figure, axes, alt, table)
 
 
-def bars(values: Mapping[str, float], *, title: str, unit: str, of: float | None = None, n: str = "") -> Chart:
+def _number(value: float) -> str:
+    """Return a number with four digits that count, large ones in full: 0.0012, 57, 150,000."""
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
+
+
+def bars(
+    values: Mapping[str, float], *, title: str, unit: str, of: float | None = None, n: str = "", log: bool = False
+) -> Chart:
     """Draw one horizontal bar for each named value, with the number at its end.
 
     values: name -> value. unit: what the numbers count, for the axis. of: the full amount, drawn as a line.
-    n: how many observations stand behind each bar, in words.
+    n: how many observations stand behind each bar, in words. log: a logarithmic axis, for values above 0; it has no
+    zero for a bar to begin at, so each value is a dot on a thin line.
     """
     # The label of `of` needs room of its own over the axes.
     figure, axes = _axes(title, unit, "", height=(1.5 if of is None else 1.8) + 0.45 * max(2, len(values)))
     hatches = ("", "//", "..", "xx", "\\\\", "++")
     for place, (name, value) in enumerate(values.items()):
-        colour = VARIANT_STYLES[place % len(VARIANT_STYLES)][0]
-        hatch = hatches[place % len(hatches)]
-        axes.barh(name, value, color=colour, hatch=hatch, edgecolor="white", height=0.62)
-        axes.annotate(f" {value:,.4g}", (value, place), va="center", fontweight="bold")
+        colour, marker, _ = VARIANT_STYLES[place % len(VARIANT_STYLES)]
+        if log:
+            axes.axhline(place, color="#CCCCCC", linewidth=1, zorder=0)
+            axes.plot([value], [name], marker=marker, color=colour, markersize=9)
+        else:
+            hatch = hatches[place % len(hatches)]
+            axes.barh(name, value, color=colour, hatch=hatch, edgecolor="white", height=0.62)
+        axes.annotate(
+            _number(value), (value, place), (9 if log else 4, 0), textcoords="offset points", va="center",
+            fontweight="bold", bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.5} if log else None,
+        )  # fmt: skip
     axes.invert_yaxis()
     axes.grid(axis="y", visible=False)
-    axes.margins(x=0.12)
-    axes.xaxis.get_major_locator().set_params(integer=all(value == int(value) for value in values.values()))
+    if log:
+        axes.set_xscale("log")
+        axes.set_xlim(min(values.values()) / 2, max(values.values()) * 6)
+        axes.margins(y=0.15)
+    else:
+        axes.margins(x=0.12)
+        axes.xaxis.get_major_locator().set_params(integer=all(value == int(value) for value in values.values()))
     if of is not None:
         _title(axes, title, pad=20)
         axes.axvline(of, color="#555555", linestyle="--", linewidth=1)
@@ -218,9 +238,9 @@ def bars(values: Mapping[str, float], *, title: str, unit: str, of: float | None
     if n:
         _note(axes, n)
     full = "" if of is None else f" of {of:,.4g}"
-    alt = f"{title}. Bar chart, {unit}: " + "; ".join(f"{name} {value:,.4g}{full}" for name, value in values.items())
+    listed = "; ".join(f"{name} {_number(value)}{full}" for name, value in values.items())
     table = pandas.DataFrame({unit: values})
-    return Chart(figure, axes, f"{alt}.", table)
+    return Chart(figure, axes, f"{title}. {'Dot' if log else 'Bar'} chart, {unit}: {listed}.", table)
 
 
 def curves(

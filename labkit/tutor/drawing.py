@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _COLOUR = "#A3004F"
+_SIZE = 10
 
 
 def draw(
@@ -27,7 +28,7 @@ def draw(
     found = measured_words(row, measured, option)
     verdict = "✔ as you thought" if right else "✘ not as you thought"
     lines = [verdict, words, f"measured: {found}"]
-    _draw_box(axes, [part for line in lines for part in textwrap.wrap(line, 72)], tag)
+    _draw_box(axes, [part for line in lines for part in textwrap.wrap(line, 72)], tag, make_room=not again)
     return f"In a box below it, {words}; measured: {found}."
 
 
@@ -97,8 +98,8 @@ def _add_strip(axes: "Axes") -> None:
     figure.set_figheight(figure.get_figheight() + 0.42)
 
 
-def _draw_box(axes: "Axes", lines: list[str], tag: str) -> None:
-    """Write lines in a box below everything that is already drawn."""
+def _draw_box(axes: "Axes", lines: list[str], tag: str, *, make_room: bool) -> None:
+    """Write lines in a box below everything that is already drawn; the figure grows by it, the axes keep their size."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
     figure = axes.figure
@@ -107,6 +108,9 @@ def _draw_box(axes: "Axes", lines: list[str], tag: str) -> None:
     below = (axes.get_tightbbox(renderer).y0 - axes.get_window_extent(renderer).y0) / figure.dpi * 72
     axes.annotate(
         "\n".join(lines), (0, 0), (4, below - 12), xycoords="axes fraction", textcoords="offset points", ha="left",
-        va="top", fontsize=10, color=_COLOUR, family="DejaVu Sans", linespacing=1.4, gid=tag, annotation_clip=False,
+        va="top", fontsize=_SIZE, color=_COLOUR, family="DejaVu Sans", linespacing=1.4, gid=tag, annotation_clip=False,
         bbox={"facecolor": "white", "edgecolor": _COLOUR, "boxstyle": "round,pad=0.45"},
     )  # fmt: skip
+    if make_room:
+        # In inches: the lines, and what is around them.
+        figure.set_figheight(figure.get_figheight() + len(lines) * _SIZE * 1.4 / 72 + 0.3)

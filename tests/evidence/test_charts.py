@@ -43,6 +43,7 @@ def all_charts(deliveries, measurements):
         curves(measurements, x="clients", y="time (ms)", by="way", title="A race", log=True),
         curves(measurements, x="clients", y="time (ms)", by="way", title="A race"),
         matrix(verdicts, title="A contract", notes=["n = 1"]),
+        bars({"set": 0.08, "list": 70}, title="A difference", unit="µs", n="n = 1", log=True),
     ]
 
 
@@ -64,6 +65,7 @@ def test_alt_texts_say_the_numbers(deliveries, measurements):
     assert "loop 21 of 60; queue 60 of 60" in alts[2]
     assert "loop 20 at 10, 200 at 100; gather 40 at 10, 400 at 100" in alts[3]
     assert "A: kept reaches all; B: kept keeps order" in alts[5]
+    assert "Dot chart, µs: set 0.08; list 70" in alts[6]
 
 
 def test_axes_carry_units_and_the_note_n(deliveries, measurements):
