@@ -1,7 +1,5 @@
 """Answers to the exercises of notebook 03, "Who is here?"."""
 
-from contextlib import suppress
-
 from fastapi import WebSocket, WebSocketDisconnect
 
 
@@ -20,9 +18,11 @@ async def keep_register(websocket: WebSocket, here: set):
 async def tell_presence(websocket: WebSocket, here: set):
     async def tell_all():
         for other in here.copy():
-            # Whoever is leaving too is taken off by its own handler.
-            with suppress(WebSocketDisconnect, RuntimeError):
+            try:
                 await other.send_text(f"{len(here)} here")
+            except (WebSocketDisconnect, RuntimeError):
+                # Whoever is leaving too is taken off by its own handler.
+                pass
 
     await websocket.accept()
     here.add(websocket)

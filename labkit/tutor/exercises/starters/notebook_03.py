@@ -6,7 +6,7 @@ from fastapi import WebSocket, WebSocketDisconnect
 async def keep_register(websocket: WebSocket, here: set):
     await websocket.accept()
     here.add(websocket)
-    # listen while the fan stays; then, however it ended, take the connection off
+    ...  # listen while the fan stays; then, however it ended, take the connection off
 
 
 async def tell_presence(websocket: WebSocket, here: set):
