@@ -42,7 +42,7 @@ STATEMENTS = {
     "slow-without": Statement(
         "without broadcasting it is slow",
         "same writes either way; polling is what is slow",
-        "01 E1, 04 E1",
+        "01 E1 E2, 04 E1",
     ),
     "loudspeaker": Statement("like a loudspeaker", "until one listener closes the door", "06 E3"),
     "stays-open": Statement(
@@ -50,7 +50,7 @@ STATEMENTS = {
         "with limits: idle cuts, blocked loops",
         "01 E3 E4, 02 E2",
     ),
-    "step-2": Statement("the endpoint of step 2", "closes with 1006", "02 E1"),
+    "step-2": Statement("the endpoint of step 2", "closes with 1006", "02 E1 E5"),
     "async-tasks": Statement(
         "async handles many connections efficiently; broadcasting loops over tasks",
         "memory of each; the tasks only receive",

@@ -9,7 +9,7 @@ import sys
 import cloudpickle
 
 from labkit.apparatus import running
-from labkit.apparatus.children import Child, new_folder, start_child
+from labkit.apparatus.children import Child, ChildFailed, new_folder, start_child
 
 NAME = "examiner"
 # Longer than the judge's own limit: it answers for an answer that cannot.
@@ -26,14 +26,18 @@ async def examine(identifier: str, answer: object) -> dict:
     Raises CannotTravel, or ChildFailed when the process cannot be started.
     """
     request = pickle.dumps((identifier, packed(answer), sources_of(answer)))
-    try:
-        return await _ask(request)
-    except (OSError, asyncio.IncompleteReadError):
-        # It has been killed, by the system for instance; a new one knows nothing of that.
-        examiner = running.find(Child.kind, NAME)
-        if examiner is not None:
-            await examiner.close()
-        return await _ask(request)
+    for _ in range(2):
+        try:
+            return await _ask(request)
+        except (OSError, asyncio.IncompleteReadError):
+            # It has been killed, by the system for instance, or does not answer; a new one knows nothing of that.
+            examiner = running.find(Child.kind, NAME)
+            if examiner is not None:
+                await examiner.close()
+    raise ChildFailed(
+        "The process that tries answers has ended twice without a verdict. Is this machine short of memory? "
+        "Run the cell again; if it stays so, restart the kernel."
+    )
 
 
 async def _ask(request: bytes) -> dict:

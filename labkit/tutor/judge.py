@@ -32,6 +32,8 @@ BLOCKED_SECONDS = 4.0
 TRIAL_SECONDS = 7.5
 # The fork is killed then, whatever it does.
 LIMIT_SECONDS = 9.0
+# What a fork that has sent its verdict ends with; every other end is the doing of the answer.
+ANSWERED = 86
 FLOOD_TASKS = 5_000
 PRINTED_LINES = 12
 _WATCH_SECONDS = 0.05
@@ -59,8 +61,9 @@ def judge_in_a_fork(connection: socket.socket) -> None:
         # Never back into the loop above: two processes would accept from one socket.
         try:
             judge(connection, request)
+            os._exit(ANSWERED)
         finally:
-            os._exit(0)
+            os._exit(1)
     # The keeper sends this process SIGTERM; the fork must not be left behind.
     signal.signal(signal.SIGTERM, lambda *_: end(pid))
     try:
@@ -69,7 +72,7 @@ def judge_in_a_fork(connection: socket.socket) -> None:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
     if status is None:
         send(connection, not_yet(f"Your code was stopped after {LIMIT_SECONDS:g} s: it let nobody else have a turn."))
-    elif status != 0:
+    elif status != ANSWERED:
         how = f"signal {-status}" if status < 0 else f"exit code {status}"
         send(
             connection, not_yet(f"Your code ended the whole program ({how}); a server would be gone with all its fans.")
@@ -205,7 +208,7 @@ class Watchdog(threading.Thread):
             verdict = self._flooded() or self._blocked()
             if verdict:
                 self._answer_once(verdict)
-                os._exit(0)
+                os._exit(ANSWERED)
 
     def _blocked(self) -> dict | None:
         if time.monotonic() - self._turned_at < BLOCKED_SECONDS:

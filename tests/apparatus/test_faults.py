@@ -19,6 +19,8 @@ from labkit.apparatus.descriptors import open_descriptors
 from labkit.apparatus.faults import Proxy
 from labkit.apparatus.server import ServerFailed
 
+pytestmark = pytest.mark.slow
+
 
 async def until(condition: Callable[[], object]) -> None:
     """Wait for a condition, 10 s at most."""

@@ -85,6 +85,7 @@ def test_own_exception_is_shown_short_with_its_line(written):
     assert "Traceback" not in repr(verdict)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("line", "says"),
     [
@@ -92,6 +93,7 @@ def test_own_exception_is_shown_short_with_its_line(written):
         ("time.sleep(600)", r"nobody else had a turn.*line 8: `time.sleep\(600\)`"),
         ("while True: asyncio.create_task(asyncio.sleep(600))", r"tasks of sleep\(\).*a flood"),
         ("sys.exit()", r"calls sys.exit\(\)"),
+        ("os._exit(0)", r"ended the whole program \(exit code 0\)"),
         ("os._exit(3)", r"ended the whole program \(exit code 3\)"),
         ("os.kill(os.getpid(), 9)", r"ended the whole program \(signal 9\)"),
         ("x = [0] * 10**14", r"raised MemoryError, in line 8"),
@@ -109,6 +111,7 @@ def test_what_would_harm_a_kernel_is_named(written, line, says):
     assert checked(exercises.find("X3.1").model()).outcome == "done"
 
 
+@pytest.mark.slow
 def test_waiting_for_ever_is_named_with_the_line(written):
     """Somewhere in the middle of a call the code waits for what never comes."""
     verdict = checked(written("async def keep_register(websocket, here):\n    await asyncio.Event().wait()"))

@@ -15,6 +15,7 @@ from labkit import check, close_lab
 from labkit.tutor import exercises
 from labkit.tutor.examiner import functions_in
 
+pytestmark = pytest.mark.slow
 KNOWN = bank.read()
 EXERCISES = exercises.load()
 # exercise -> the name of each answer -> its verdict; conftest.py prints it as a matrix.
