@@ -7,6 +7,7 @@ import inspect
 import linecache
 from dataclasses import dataclass
 
+from labkit.apparatus.children import ChildFailed
 from labkit.tutor import exercises
 from labkit.tutor.examiner import CannotTravel, examine, functions_in
 
@@ -76,7 +77,7 @@ async def check(identifier: str, answer: object) -> Verdict:
         return Verdict(identifier, "not attempted", exercise.statement)
     try:
         return Verdict(identifier, **await examine(identifier, answer))
-    except CannotTravel as error:
+    except (CannotTravel, ChildFailed) as error:
         return Verdict(identifier, "not yet", str(error))
 
 
