@@ -140,7 +140,10 @@ def claim(statement: str, sentence: str, *, holds: bool, measured: object = None
     if not holds:
         if running.strict():
             raise ClaimFailed(str(said))
-        print("  Not so on this machine, in this run. Run the cells of this experiment again: does it stay so?")
+        print(
+            "  Not so in this run. If you have changed something, that is its answer; if not, run the cells of this "
+            "experiment again: does it stay so?"
+        )
 
 
 # ---- what was said, in this kernel and in others

@@ -42,7 +42,7 @@ def _status(row: Prediction) -> str:
     if row.compared_at is not None:
         return (
             f"The measurement was made before you had answered.{later} To be asked afresh: "
-            f'ledger().forget("{row.id}"), then run this cell again.'
+            f'from labkit import ledger; ledger().forget("{row.id}"), then run this cell again.'
         )
     return "Not answered yet."
 

@@ -5,6 +5,7 @@ import gc
 import html
 import inspect
 import linecache
+import re
 from dataclasses import dataclass
 
 from labkit.apparatus.children import ChildFailed
@@ -40,7 +41,8 @@ class Verdict:
             if self.printed
             else ""
         )
-        body = f"{html.escape(self.message)}{html.escape(self._help())}"
+        # What stands in backticks is code.
+        body = re.sub("`([^`]+)`", r"<code>\1</code>", html.escape(f"{self.message}{self._help()}"))
         if self.outcome == "not attempted":
             # Folded, so that a page which somebody only reads is not full of tasks.
             return f"<details><summary><b>{self._headline()}</b></summary><p>{body}</p></details>"

@@ -141,7 +141,9 @@ def verdict_on(request: bytes, answer_once) -> dict:
     except NotYet as error:
         return not_yet(str(error))
     except SystemExit:
-        return not_yet("Your code calls sys.exit(), which would end the server for all its fans. An endpoint returns.")
+        return not_yet(
+            "Your code calls sys.exit(), which ends the whole program, a server with all its fans. A function returns."
+        )
     except BaseException as error:
         return not_yet(own_error(error))
 

@@ -129,6 +129,9 @@ class Comparison:
         self.measured = measured
         self.right = None if self.guess is None else _is_right(prediction, measured, option, factor)
         self.sentence = _sentence(prediction, self.right, measured, option, factor)
+        if self.right is not None and prediction.measured not in (None, measured):
+            first = measured_words(prediction, prediction.measured, prediction.matching)
+            self.sentence += f" Your first run measured {first}, and that comparison is the one that counts."
         # Both matplotlib's Axes and a Chart have .axes; only a Chart has an alt text to complete.
         self.chart = ax if hasattr(ax, "alt") else None
         if ax is not None and self.guess is not None:
@@ -257,9 +260,9 @@ _WHEN_RIGHT = {
 }
 _WHEN_WRONG = {
     "guess": "a guess costs nothing, and now there is a measurement to build on",
-    "fairly sure": "look for the step at which your picture and this run part",
+    "fairly sure": "look for the step where the run went another way than you thought",
     "certain": "certain and mistaken is the moment to learn, so name what you took for granted before you read on",
-    None: "look for the step at which your picture and this run part",
+    None: "look for the step where the run went another way than you thought",
 }
 
 

@@ -262,10 +262,13 @@ class Trial:
 
 async def awaitable(function: Callable, *arguments: object) -> object:
     """Call a coroutine function and await it; raise NotYet where it cannot be called so, or is not one."""
+    name = getattr(function, "__name__", type(function).__name__)
+    # Asked before the call: a loop in it that cannot wait would never return.
+    if inspect.isfunction(function) and not inspect.iscoroutinefunction(function):
+        raise NotYet(f"{name}() is called with `await`, and is a plain function. Is it `async def {name}`?")
     result = called(function, *arguments)
     if not isinstance(result, Awaitable):
-        name = getattr(function, "__name__", type(function).__name__)
-        raise NotYet(f"{name}() returned {result!r:.60} at once. Is it `async def {name}`?")
+        raise NotYet(f"{name}() returned {result!r:.60} at once, and cannot be awaited.")
     return await result
 
 

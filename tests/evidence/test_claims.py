@@ -67,7 +67,7 @@ def test_claim_that_holds_is_printed_with_its_measurement(capsys):
 def test_claim_that_fails_is_a_finding_for_a_learner(capsys):
     """The notebook goes on."""
     claim("gather-faster", "the loop costs less", holds=numpy.bool_(False))
-    assert capsys.readouterr().out.startswith("✘ the loop costs less\n  Not so on this machine")
+    assert capsys.readouterr().out.startswith("✘ the loop costs less\n  Not so in this run")
 
 
 def test_claim_that_fails_raises_in_the_tests(monkeypatch):

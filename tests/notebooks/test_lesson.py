@@ -1,5 +1,6 @@
 """The architecture of a lesson: what every notebook opens with, holds to, and closes with."""
 
+import ast
 import re
 import statistics
 import sys
@@ -10,6 +11,8 @@ import pytest
 # The test modules are not imported as a package, so the helper beside them is found by its folder.
 sys.path.insert(0, str(Path(__file__).parent))
 import lesson
+
+from labkit.tutor.checks import syntax_tree
 
 QUESTIONS = (
     "What does one open connection buy?",
@@ -106,3 +109,15 @@ def test_there_are_claims_and_no_words_that_belittle(name):
 def test_no_milliseconds_in_prose(name):
     """Numbers in prose hold on any laptop; milliseconds appear only in live output."""
     assert not re.findall(r"\d\s?ms\b", "\n".join(lesson.prose_cells(name)))
+
+
+@each_notebook
+def test_every_import_is_used_in_the_lesson_or_by_the_learner(name):
+    """hint and solution are for cells that the learner adds."""
+    tree = syntax_tree("\n".join(lesson.code_cells(name)))
+    imports = [node for node in ast.walk(tree) if isinstance(node, (ast.Import, ast.ImportFrom))]
+    imported = {(alias.asname or alias.name).split(".")[0] for node in imports for alias in node.names}
+    used = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
+    assert imported - used <= {"hint", "solution"}
+    if "check" in used:
+        assert {"hint", "solution"} <= imported

@@ -216,7 +216,7 @@ async def counts_the_leaver(websocket: WebSocket, here: set):
     here.discard(websocket)
 
 
-@wrong("X3.2", says="your handler tried to tell that one, and raised")
+@wrong("X3.2", says="your handler tried to tell one of those, and raised")
 async def stops_at_the_first_who_is_gone(websocket: WebSocket, here: set):
     """One dead connection ends the round for those behind it."""
     await websocket.accept()
@@ -228,6 +228,46 @@ async def stops_at_the_first_who_is_gone(websocket: WebSocket, here: set):
     here.discard(websocket)
     for each in here.copy():
         await each.send_text(f"{len(here)} here")
+
+
+@wrong("X3.2", says="is told nothing of that: the round ended at one who is gone")
+async def has_one_try_for_the_round(websocket: WebSocket, here: set):
+    """The error is caught, and the round is over all the same."""
+
+    async def tell():
+        try:
+            for each in here.copy():
+                await each.send_text(f"{len(here)} here")
+        except (WebSocketDisconnect, RuntimeError):
+            pass
+
+    await websocket.accept()
+    here.add(websocket)
+    await tell()
+    async for _ in websocket.iter_text():
+        pass
+    here.discard(websocket)
+    await tell()
+
+
+@wrong("X3.2", says="Set changed size during iteration")
+async def walks_the_register_itself(websocket: WebSocket, here: set):
+    """Somebody comes while a send waits."""
+
+    async def tell():
+        for each in here:
+            try:
+                await each.send_text(f"{len(here)} here")
+            except WebSocketDisconnect:
+                pass
+
+    await websocket.accept()
+    here.add(websocket)
+    await tell()
+    async for _ in websocket.iter_text():
+        pass
+    here.discard(websocket)
+    await tell()
 
 
 # ---- X3.3, the class in the list
@@ -421,6 +461,36 @@ async def makes_room_by_throwing_out(websocket: WebSocket, here: set, limit: int
     async for _ in websocket.iter_text():
         pass
     here.discard(websocket)
+
+
+@wrong("X3.4", says="Fan 3 was refused with 1013, and still stands in `here`")
+async def adds_before_it_counts(websocket: WebSocket, here: set, limit: int):
+    """Whoever is refused takes a place for ever."""
+    await websocket.accept()
+    here.add(websocket)
+    if len(here) > limit:
+        await websocket.close(1013, "full")
+        return
+    async for _ in websocket.iter_text():
+        pass
+    here.discard(websocket)
+
+
+@wrong("X3.4", says="Fan 3 was refused; then your handler went on with it, and raised")
+async def forgets_to_return(websocket: WebSocket, here: set, limit: int):
+    """The refusal is a line, and not a branch."""
+    await websocket.accept()
+    if len(here) >= limit:
+        await websocket.close(1013, "full")
+    else:
+        here.add(websocket)
+    try:
+        while True:
+            await websocket.receive_text()
+    except WebSocketDisconnect:
+        pass
+    finally:
+        here.discard(websocket)
 
 
 @wrong("X3.4", says="it is not let in, and nobody tells it")

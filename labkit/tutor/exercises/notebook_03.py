@@ -1,13 +1,16 @@
 """Exercises of notebook 03, "Who is here?": what is asked, three hints, and the trial of each."""
 
+import asyncio
 from collections.abc import Awaitable, Callable
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 
 from fastapi import WebSocket
-from websockets.exceptions import InvalidStatus
+from websockets.asyncio.client import ClientConnection
+from websockets.exceptions import ConnectionClosed, InvalidStatus
 
+from labkit.apparatus.server import LabServer
 from labkit.tutor.exercises import Exercise
-from labkit.tutor.trial import Trial
+from labkit.tutor.trial import PATIENCE, NotYet, Trial
 
 
 async def try_keep_register(it: Trial, keep_register: Callable[..., Awaitable]) -> str:
@@ -57,32 +60,91 @@ async def try_keep_register(it: Trial, keep_register: Callable[..., Awaitable]) 
 
 
 async def try_tell_presence(it: Trial, tell_presence: Callable[..., Awaitable]) -> str:
-    """Fans come and go one by one; then two go at the same moment."""
+    """Fans come and go one by one; one goes while others are gone already; one comes while a round stands waiting."""
     here: set[WebSocket] = set()
-    server = await it.serve(tell_presence, here)
+    server = await it.serve(tell_presence, here, send_buffer_bytes=16_384)
     async with AsyncExitStack() as stack:
-        fans = []
+        fans = {}
         for number in (1, 2, 3, 4):
-            fans.append(await stack.enter_async_context(it.fan(server)))
-            for who, fan in enumerate(fans, 1):
-                await it.hears(fan, f"{number} here", f"Fan {number} has come", who=f"fan {who}")
-        await fans[1].close()
-        for who in (1, 3, 4):
-            await it.hears(fans[who - 1], "3 here", "Fan 2 of 4 has said goodbye", who=f"fan {who}")
+            fans[number] = await stack.enter_async_context(it.fan(server))
+            await all_hear(it, fans, f"{number} here", f"Fan {number} has come")
+        await fans.pop(2).close()
+        await all_hear(it, fans, "3 here", "Fan 2 of 4 has said goodbye")
         it.no_crash()
-        # Handler 3 sees its fan go while fan 4, gone as well, still stands in the register.
-        gone = it.websockets[2]
-        here.add(gone)
-        fans[2].transport.abort()
-        await it.ended(3, "Fan 3 has vanished")
+        await beside_the_gone(it, fans, here)
+        await while_a_round_waits(it, stack, server, fans, here)
+    for number in it.websockets:
+        await it.ended(number, "All fans have gone home")
+    return "Fans came and went, one of them in the middle of a round, and everyone who was here heard each new count."
+
+
+async def all_hear(it: Trial, fans: dict[int, ClientConnection], expected: str, story: str) -> None:
+    """See that each of these fans hears the same text."""
+    for number, fan in fans.items():
+        await it.hears(fan, expected, story, who=f"fan {number}")
+
+
+async def beside_the_gone(it: Trial, fans: dict[int, ClientConnection], here: set[WebSocket]) -> None:
+    """Fan 3 leaves while twenty who are gone stand in the register, as they do when many leave at one moment."""
+    gone = set()
+
+    async def note(websocket: WebSocket) -> None:
+        await websocket.accept()
+        gone.add(websocket)
+        await websocket.receive()
+
+    elsewhere = await it.serve(note, name="elsewhere")
+    crowd = await it.fleet(elsewhere, healthy=20)
+    await crowd.hang_up(*range(1, 21))
+    await it.until(lambda: elsewhere.connections == 0, "twenty fans have hung up, and the server has not noticed.")
+    # A walk meets one of twenty before it meets both who are here, wherever a set may have put them.
+    here |= gone
+    fans.pop(3).transport.abort()
+    await it.ended(3, "Fan 3 has vanished")
+    story = "Fan 3 left while others, already gone, were still in the register"
+    it.require(
+        not it.crashes,
+        f"{story}: your handler tried to tell one of those, and raised {type(it.crashes.get(3)).__name__}. "
+        "Who comes behind it in the round is told nothing.",
+    )
+    here -= gone
+    for number, fan in fans.items():
+        await it.websockets[number].send_text("fence")
         it.require(
-            not it.crashes,
-            "Fan 3 left while another, already gone, was still in the register: your handler tried to tell that one, "
-            f"and raised {type(it.crashes.get(3)).__name__}. Who comes behind it in the round is told nothing.",
+            (await fan.recv()) != "fence" and (await fan.recv()) == "fence",
+            f"{story}; fan {number} is here, and is told nothing of that: the round ended at one who is gone.",
         )
-        here.discard(gone)
-        it.require(len(here) == 2, f"Fans 1 and 4 are left, and {len(here)} stand in `here`.")
-    return "Four fans came and two went, and each time everyone who was here heard the new count."
+    it.require(len(here) == 2, f"Fans 1 and 4 are left, and {len(here)} stand in `here`.")
+
+
+async def while_a_round_waits(
+    it: Trial, stack: AsyncExitStack, server: LabServer, fans: dict[int, ClientConnection], here: set[WebSocket]
+) -> None:
+    """A fan does not read; the round for the next one waits there, and in this moment one more comes."""
+    stalled = await it.fleet(server, stalled=1, receive_buffer_bytes=4_096)
+    sleeper = max(it.websockets)
+    await all_hear(it, fans, "3 here", "A fan has come who does not read")
+    # This one fills what lies between; the next message for the sleeper has to wait.
+    await it.websockets[sleeper].send_text("x" * 500_000)
+    for count in (4, 5):
+        fans[sleeper + count - 3] = await stack.enter_async_context(it.fan(server))
+        await it.until(lambda count=count: len(here) == count, f"{count} fans are here, and `here` says {len(here)}.")
+    await it.until(
+        lambda: it.of(sleeper, "send")[-1].detail != "x" * 500_000,
+        "Another fan has come, and who was here is not told.",
+    )
+    await stalled.wake(1)
+    story = "A fan came while your round stood waiting at one who did not read"
+    for number, fan in fans.items():
+        try:
+            while (await asyncio.wait_for(fan.recv(), PATIENCE)) != "5 here":
+                pass
+        except (TimeoutError, ConnectionClosed):
+            error = next(iter(it.crashes.values()), None)
+            raised = f" Your handler raised {type(error).__name__}: {error}." if error else ""
+            raise NotYet(f"{story}; fan {number} never hears “5 here”.{raised}") from None
+    await stalled.close()
+    it.require(not it.crashes, f"{story}: your handler raised {'; '.join(map(repr, it.crashes.values()))}.")
 
 
 async def try_join_the_list(it: Trial, join_the_list: Callable[..., Awaitable]) -> str:
@@ -93,7 +155,7 @@ async def try_join_the_list(it: Trial, join_the_list: Callable[..., Awaitable]) 
     await it.until(lambda: len(here) >= 3, f"3 fans are connected, and the list has {len(here)} entries.")
     it.require(
         all(isinstance(entry, WebSocket) for entry in here),
-        f"3 fans are connected, and the list holds {here[0]!r:.60}: a broadcast would call send_text on that. "
+        f"3 fans are connected, and the list holds {here[0]!r:.90}: a broadcast would call send_text on that. "
         "What is it, and what did the server hand to your function?",
     )
     it.require(
@@ -135,19 +197,30 @@ async def try_limit(it: Trial, admit: Callable[..., Awaitable], limit: int) -> N
             "code nor a reason. What must come before a close frame can be sent?",
         ):
             late = await stack.enter_async_context(it.fan(server))
+        first, refused = (sorted(it.websockets)[place] for place in (-limit - 1, -1))
+        with suppress(ConnectionClosed):
+            # Who hears this has let the fan in.
+            await late.send("hello")
         await it.until(
-            lambda: late.close_code or fans[0].close_code or len(here) > limit,
+            lambda: late.close_code or it.of(first, "close") or it.of(refused, "receive"),
             f"The limit is {limit}. Fan {limit + 1} has come; it is not let in, and nobody tells it.",
         )
-        it.require(len(here) <= limit, f"The limit is {limit}, and {len(here)} fans stand in `here`.")
-        it.require(not fans[0].close_code, f"Fan {limit + 1} has come, and fan 1, who was in, is closed instead.")
+        it.require(not it.of(first, "close"), f"Fan {limit + 1} has come, and fan 1, who was in, is closed instead.")
+        it.require(late.close_code, f"The limit is {limit}, and {len(here)} fans stand in `here`.")
+        await it.ended(refused, f"Fan {limit + 1} was refused")
+        crash = it.crash_of(refused)
+        it.require(not crash, f"Fan {limit + 1} was refused; then your handler went on with it, and raised {crash}.")
+        it.require(
+            it.websockets[refused] not in here,
+            f"Fan {limit + 1} was refused with {late.close_code}, and still stands in `here`.",
+        )
+        it.require(len(here) == limit, f"One was refused, and {len(here)} of {limit} are in.")
         it.require(
             late.close_code == 1013,
             f"The refused fan is closed with {late.close_code}. Its app cannot tell that from "
             f"{'a goodbye' if late.close_code == 1000 else 'a broken line'}: 1013 means “try again later”.",
         )
         it.require(late.close_reason, "The refused fan is told 1013 and no reason. What shall its screen show?")
-        it.require(len(here) == limit, f"One was refused, and now {len(here)} of {limit} places are taken.")
         await fans[0].close()
         await it.until(lambda: len(here) < limit, f"One of {limit} has left, and {limit} places are still taken.")
         await stack.enter_async_context(it.fan(server))
