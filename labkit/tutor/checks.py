@@ -41,12 +41,16 @@ class Verdict:
             if self.printed
             else ""
         )
-        # What stands in backticks is code.
-        body = re.sub("`([^`]+)`", r"<code>\1</code>", html.escape(f"{self.message}{self._help()}"))
+        body = _marked(f"{self.message}{self._help()}")
         if self.outcome == "not attempted":
             # Folded, so that a page which somebody only reads is not full of tasks.
             return f"<details><summary><b>{self._headline()}</b></summary><p>{body}</p></details>"
         return f"<p><b>{self._headline()}</b> {body}</p>{printed}"
+
+
+def _marked(text: str) -> str:
+    """Return a text as HTML; what stands in backticks is code."""
+    return re.sub("`([^`]+)`", r"<code>\1</code>", html.escape(text))
 
 
 class Shown:
@@ -93,7 +97,7 @@ def hint(identifier: str) -> Shown:
     _hints_shown[identifier] = number
     after = f'The next: hint("{identifier}")' if number < len(hints) else f'One way to do it: solution("{identifier}")'
     text = f"Hint {number} of {len(hints)} to {identifier}. {hints[number - 1]}"
-    return Shown(f"{text}\n{after}", f"<p>{html.escape(text)}</p><p>{html.escape(after)}</p>")
+    return Shown(f"{text}\n{after}", f"<p>{_marked(text)}</p><p>{_marked(after)}</p>")
 
 
 def solution(identifier: str) -> Shown:

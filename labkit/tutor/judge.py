@@ -21,6 +21,7 @@ import warnings
 from collections import Counter
 
 import cloudpickle
+from fastapi import WebSocketDisconnect
 
 from labkit.apparatus import guard
 from labkit.tutor import exercises, lines
@@ -35,6 +36,8 @@ LIMIT_SECONDS = 9.0
 # What a fork that has sent its verdict ends with; every other end is the doing of the answer.
 ANSWERED = 86
 FLOOD_TASKS = 5_000
+# So many looks in a row at one line of the learner's that stands still: a quarter of a second.
+HELD_LOOKS = 4
 PRINTED_LINES = 12
 _WATCH_SECONDS = 0.05
 
@@ -160,6 +163,11 @@ async def run_trial(exercise, answer: object, answer_once) -> str:
         if not done:
             raise NotYet(f"After {TRIAL_SECONDS:g} s this has not come to an end: {standing(task)}.")
         sentence = outcome_of(task, it)
+        if watchdog.held_in:
+            raise NotYet(
+                f"What was asked has happened, and everybody else had to wait for it: {watchdog.held_in} kept the loop "
+                "to itself, so that nobody had a turn."
+            )
         try:
             guard.check()
         except guard.BackgroundFailure as failure:
@@ -190,6 +198,9 @@ class Watchdog(threading.Thread):
         self._turned_at = time.monotonic()
         self._stopped = threading.Event()
         self._main = threading.main_thread().ident
+        # The learner's line that stood still, and for how many looks, while the loop did not turn.
+        self._standing = ("", 0)
+        self.held_in = ""
         self._tick()
         self.start()
 
@@ -207,10 +218,20 @@ class Watchdog(threading.Thread):
         while not self._stopped.wait(_WATCH_SECONDS):
             if os.getppid() != self._starter:
                 os._exit(0)
+            self._look()
             verdict = self._flooded() or self._blocked()
             if verdict:
                 self._answer_once(verdict)
                 os._exit(ANSWERED)
+
+    def _look(self) -> None:
+        """Note a line of the learner's own that holds the loop: the innermost one, the same for several looks."""
+        line = line_of(sys._current_frames()[self._main])
+        turned = time.monotonic() - self._turned_at < 2 * _WATCH_SECONDS
+        before, looks = self._standing
+        self._standing = (line, looks + 1 if line and line == before and not turned else 0)
+        if self._standing[1] >= HELD_LOOKS:
+            self.held_in = line
 
     def _blocked(self) -> dict | None:
         if time.monotonic() - self._turned_at < BLOCKED_SECONDS:
@@ -220,6 +241,8 @@ class Watchdog(threading.Thread):
             line = line_of(frame)
             frame = frame.f_back
         where = f" It is in {line}." if line else ""
+        if line and "sleep" not in line:
+            where += " Does an `except` swallow an error there? Then the loop goes round without waiting."
         return not_yet(f"For {BLOCKED_SECONDS:g} s nobody else had a turn: your code keeps the loop to itself.{where}")
 
     def _flooded(self) -> dict | None:
@@ -244,7 +267,10 @@ def own_error(error: BaseException) -> str:
     said = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
     line = line_in(error)
     if line:
-        return f"Your code raised {said}, in {line}."
+        meaning = (
+            " That is how an endpoint hears that its fan has gone." if isinstance(error, WebSocketDisconnect) else ""
+        )
+        return f"Your code raised {said}, in {line}.{meaning}"
     return f"The check itself failed, with {said}. That is a mistake of the course, not yours."
 
 

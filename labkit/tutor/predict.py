@@ -260,9 +260,9 @@ _WHEN_RIGHT = {
 }
 _WHEN_WRONG = {
     "guess": "a guess costs nothing, and now there is a measurement to build on",
-    "fairly sure": "look for the step where the run went another way than you thought",
+    "fairly sure": "what did you take for granted? Read on with that question",
     "certain": "certain and mistaken is the moment to learn, so name what you took for granted before you read on",
-    None: "look for the step where the run went another way than you thought",
+    None: "what did you take for granted? Read on with that question",
 }
 
 

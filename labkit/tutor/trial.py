@@ -10,12 +10,12 @@ import inspect
 import sys
 import time
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AsyncExitStack, contextmanager, suppress
 from typing import NamedTuple
 
 from fastapi import FastAPI, WebSocket
 from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import ConnectionClosed
+from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from labkit.apparatus import guard
 from labkit.apparatus.clients import Fleet
@@ -138,6 +138,30 @@ class Trial:
     def fan(self, server: LabServer, path: str = "/ws", **options) -> connect:
         """Return the connection of one client that can speak and listen, to be used with `async with`."""
         return connect(server.ws_url(path), proxy=None, open_timeout=PATIENCE, close_timeout=1.0, **options)
+
+    async def comes_in(self, stack: AsyncExitStack, server: LabServer, who: str, **options) -> ClientConnection:
+        """Connect a fan that stays until the stack closes; raise the handler's error, or NotYet, where it cannot."""
+        try:
+            return await stack.enter_async_context(self.fan(server, **options))
+        except (InvalidStatus, TimeoutError) as error:
+            self.no_crash()
+            raise NotYet(f"{who} cannot come in: {error}. What does your handler do before anything else?") from None
+
+    async def stays(self, connection: int, say: Callable[[str], Awaitable], who: str) -> None:
+        """Let a fan say three things; raise NotYet unless its handler has taken in all of them and goes on."""
+        before = len(self.of(connection, "receive"))
+        for number in range(3):
+            with suppress(ConnectionClosed, ClientFailed):
+                await say(f"I stay, {number}")
+        await self.until(
+            lambda: len(self.of(connection, "receive")) >= before + 3 or self.has_ended(connection),
+            f"{who} has said three things, and your handler has not taken them in.",
+        )
+        self.require(
+            not self.has_ended(connection),
+            f"{who} has said three things and is still there. Your handler ended after the first of them, and with it "
+            "the connection: for how long shall it listen?",
+        )
 
     async def hears(self, fan: ClientConnection, expected: str, story: str, *, who: str = "that fan") -> None:
         """Let a client receive; raise NotYet, with the story that led here, unless it hears what is expected."""

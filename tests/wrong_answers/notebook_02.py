@@ -159,6 +159,31 @@ async def blocks_the_loop(websocket: WebSocket):
         pass
 
 
+@wrong("X2.1", says="Fan 1 was silent for a second and more, and has asked now")
+async def gives_up_on_the_quiet(websocket: WebSocket):
+    """Whoever thinks before speaking is thrown out."""
+    await websocket.accept()
+    try:
+        while True:
+            question = await asyncio.wait_for(websocket.receive_text(), 0.5)
+            await websocket.send_text(f"Received: {question}")
+    except (WebSocketDisconnect, TimeoutError):
+        pass
+
+
+@wrong("X2.1", says="kept the loop to itself, so that nobody had a turn")
+async def sleeps_before_each_answer(websocket: WebSocket):
+    """Not for long, and everybody sleeps along."""
+    await websocket.accept()
+    try:
+        while True:
+            question = await websocket.receive_text()
+            time.sleep(0.4)
+            await websocket.send_text(f"Received: {question}")
+    except WebSocketDisconnect:
+        pass
+
+
 # ---- X2.2, bad input
 
 
@@ -508,7 +533,7 @@ async def raises_everything_again(websocket: WebSocket, watching: set):
         watching.discard(websocket)
 
 
-@wrong("X2.3", says="Fan 1 is connected, and does not stand in `watching`")
+@wrong("X2.3", says="Fan 1 has asked a question and is still connected, and does not stand in `watching`")
 async def cleans_after_every_message(websocket: WebSocket, watching: set):
     """`finally` at the inner `try`: it runs each time round."""
     await websocket.accept()
@@ -666,7 +691,7 @@ def wants_a_page(websocket: WebSocket, pages: list):
     return websocket.headers.get("origin") in pages
 
 
-@wrong("X2.4", says="Your code raised KeyError: 'origin'")
+@wrong("X2.4", says="wants to come in; your handler ended with KeyError: 'origin'")
 @staying
 def indexes_the_headers(websocket: WebSocket, pages: list):
     """A header need not be there."""

@@ -73,6 +73,43 @@ async def removes(websocket: WebSocket, here: set):
         here.remove(websocket)
 
 
+@wrong("X3.1", says="and your handler let WebSocketDisconnect: (1000")
+async def lets_the_goodbye_out(websocket: WebSocket, here: set):
+    """Clean, and yet an error in the log for everyone who leaves."""
+    await websocket.accept()
+    here.add(websocket)
+    try:
+        while True:
+            await websocket.receive_text()
+    finally:
+        here.discard(websocket)
+
+
+@wrong("X3.1", says="and your handler let WebSocketDisconnected")
+async def receives_beyond_the_end(websocket: WebSocket, here: set):
+    """`receive` hands the disconnect over once, and raises when it is asked again."""
+    await websocket.accept()
+    here.add(websocket)
+    try:
+        while True:
+            await websocket.receive()
+    finally:
+        here.discard(websocket)
+
+
+@wrong("X3.1", says="Your handler ended after the first of them")
+async def listens_once(websocket: WebSocket, here: set):
+    """No loop: whoever says something is thrown out."""
+    await websocket.accept()
+    here.add(websocket)
+    try:
+        await websocket.receive_text()
+    except WebSocketDisconnect:
+        pass
+    finally:
+        here.discard(websocket)
+
+
 @wrong("X3.1", says=r"fans [2, 3, 4, 5, 6] are still connected, and were taken off with it")
 async def clears(websocket: WebSocket, here: set):
     """Takes everybody along."""
@@ -487,6 +524,22 @@ async def forgets_to_return(websocket: WebSocket, here: set, limit: int):
     try:
         while True:
             await websocket.receive_text()
+    except WebSocketDisconnect:
+        pass
+    finally:
+        here.discard(websocket)
+
+
+@wrong("X3.4", says="Your handler ended after the first of them")
+async def listens_to_one_word(websocket: WebSocket, here: set, limit: int):
+    """No loop: whoever says something loses the place."""
+    await websocket.accept()
+    if len(here) >= limit:
+        await websocket.close(1013, "full")
+        return
+    here.add(websocket)
+    try:
+        await websocket.receive_text()
     except WebSocketDisconnect:
         pass
     finally:

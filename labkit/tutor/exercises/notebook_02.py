@@ -41,15 +41,6 @@ STRANGERS = [
 # ---- what several trials do
 
 
-async def comes_in(it: Trial, stack: AsyncExitStack, server: LabServer, who: str) -> ClientConnection:
-    """Connect a fan that stays until the stack closes; raise the handler's own error, or NotYet, where it cannot."""
-    try:
-        return await stack.enter_async_context(it.fan(server))
-    except (InvalidStatus, TimeoutError) as error:
-        it.no_crash()
-        raise NotYet(f"{who} cannot come in: {error}. What does your handler do before anything else?") from None
-
-
 async def says(fan: ClientConnection, words: str | bytes) -> None:
     """Send; a connection that is closed already is noticed by whoever listens for the answer."""
     with suppress(ConnectionClosed):
@@ -89,11 +80,13 @@ async def try_keep_answering(it: Trial, keep_answering: Callable[..., Awaitable]
     """Two fans ask, one of them after a long silence; then fans leave in four ways."""
     server = await it.serve(keep_answering)
     async with AsyncExitStack() as stack:
-        quiet = await comes_in(it, stack, server, "Fan 1")
-        curious = await comes_in(it, stack, server, "Fan 2")
+        quiet = await it.comes_in(stack, server, "Fan 1")
+        curious = await it.comes_in(stack, server, "Fan 2")
         for number, question in enumerate(QUESTIONS, 1):
             await asks(it, curious, question, f"Fan 2 has sent question {number} on its connection")
-        await asks(it, quiet, "Any news?", "Fan 1 was silent while fan 2 was served, and has asked now")
+        # Silence is what this is about, and takes its time.
+        await asyncio.sleep(1)
+        await asks(it, quiet, "Any news?", "Fan 1 was silent for a second and more, and has asked now")
         await says(curious, "Who leads?")
         await says(quiet, "How long?")
         await says(curious, "Why?")
@@ -122,8 +115,8 @@ async def try_take_tips(it: Trial, take_tips: Callable[..., Awaitable]) -> str:
     """One fan sends good tips and bad ones in turn, on one connection; another one stays beside it."""
     server = await it.serve(take_tips)
     async with AsyncExitStack() as stack:
-        bystander = await comes_in(it, stack, server, "Fan 1")
-        fan, number = await comes_in(it, stack, server, "Fan 2"), 2
+        bystander = await it.comes_in(stack, server, "Fan 1")
+        fan, number = await it.comes_in(stack, server, "Fan 2"), 2
         await says(fan, GOOD_TIP)
         await it.hears(fan, GOOD_REPLY, f"Fan 2 has sent the good tip {GOOD_TIP}", who="it")
         for words, what in BAD_TIPS.items():
@@ -138,7 +131,7 @@ async def try_take_tips(it: Trial, take_tips: Callable[..., Awaitable]) -> str:
                     raise
                 # The fence may have come in before the close: what the handler makes of it is not asked here.
                 await it.ended(number, f"{story}, and was closed with 1003")
-                fan, number = await comes_in(it, stack, server, "Fan 3"), 3
+                fan, number = await it.comes_in(stack, server, "Fan 3"), 3
                 await says(fan, GOOD_TIP)
             await it.hears(fan, GOOD_REPLY, f"{story}, and then a good tip", who=f"fan {number}")
         await fan.close()
@@ -175,14 +168,16 @@ async def try_follow_match(it: Trial, follow_match: Callable[..., Awaitable]) ->
     watching: set[WebSocket] = set()
     server = await it.serve(follow_match, watching)
     async with AsyncExitStack() as stack:
-        stays = await comes_in(it, stack, server, "Fan 1")
-        cancelled = await comes_in(it, stack, server, "Fan 2")
+        stays = await it.comes_in(stack, server, "Fan 1")
+        cancelled = await it.comes_in(stack, server, "Fan 2")
         await asks(it, stays, "Who plays?", "Fan 1 has asked a question")
         await asks(it, cancelled, "Who plays?", "Fan 2 has asked a question")
         await survives(it, stays)
         for number in (1, 2):
             it.require(
-                it.websockets[number] in watching, f"Fan {number} is connected, and does not stand in `watching`."
+                it.websockets[number] in watching,
+                f"Fan {number} has asked a question and is still connected, and does not stand in `watching`: which of "
+                "your lines takes it off, and when?",
             )
         await is_cancelled(it, cancelled, 2)
         it.require(
@@ -285,7 +280,8 @@ async def gets_in(it: Trial, server: LabServer, page: str | None, story: str) ->
             await it.hears(fan, "2:1", story, who="it")
             await says(fan, "Thanks!")
     except (InvalidStatus, TimeoutError) as error:
-        it.no_crash()
+        crash = it.crash_of(max(it.handlers))
+        it.require(not crash, f"{story}; your handler ended with {crash}.")
         seen = f"HTTP {error.response.status_code}" if isinstance(error, InvalidStatus) else "no answer"
         raise NotYet(f"{story}, and sees {seen}.") from None
     await ends_well(it, number, f"{story}, heard 2:1 and left")

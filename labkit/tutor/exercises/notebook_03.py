@@ -41,8 +41,15 @@ async def try_keep_register(it: Trial, keep_register: Callable[..., Awaitable]) 
             it.websockets[number] not in here, f"Fan {number} {how}; its handler has ended, and it still stands here."
         )
 
+    await it.stays(6, lambda text: fleet.send(text, clients=[6]), "Fan 6")
     await fleet.send("hello", clients=[1])
     await leaves(fleet.leave, 1, "said hello, and then goodbye with a close frame")
+    crash = it.crash_of(1)
+    it.require(
+        not crash,
+        f"Fan 1 said goodbye and is off the register, and your handler let {crash} through: the log shows an error for "
+        "every fan who goes home.",
+    )
     await leaves(fleet.hang_up, 2, "hung up without a word (FIN)")
     await leaves(fleet.vanish, 3, "was reset (RST)")
     async with it.fan(server) as rude:
@@ -66,7 +73,7 @@ async def try_tell_presence(it: Trial, tell_presence: Callable[..., Awaitable]) 
     async with AsyncExitStack() as stack:
         fans = {}
         for number in (1, 2, 3, 4):
-            fans[number] = await stack.enter_async_context(it.fan(server))
+            fans[number] = await it.comes_in(stack, server, f"Fan {number}")
             await all_hear(it, fans, f"{number} here", f"Fan {number} has come")
         await fans.pop(2).close()
         await all_hear(it, fans, "3 here", "Fan 2 of 4 has said goodbye")
@@ -127,7 +134,7 @@ async def while_a_round_waits(
     # This one fills what lies between; the next message for the sleeper has to wait.
     await it.websockets[sleeper].send_text("x" * 500_000)
     for count in (4, 5):
-        fans[sleeper + count - 3] = await stack.enter_async_context(it.fan(server))
+        fans[count + 2] = await it.comes_in(stack, server, f"Fan {count + 2}")
         await it.until(lambda count=count: len(here) == count, f"{count} fans are here, and `here` says {len(here)}.")
     await it.until(
         lambda: it.of(sleeper, "send")[-1].detail != "x" * 500_000,
@@ -143,6 +150,9 @@ async def while_a_round_waits(
             error = next(iter(it.crashes.values()), None)
             raised = f" Your handler raised {type(error).__name__}: {error}." if error else ""
             raise NotYet(f"{story}; fan {number} never hears “5 here”.{raised}") from None
+    # It has heard “3 here”, the filler, and the two that waited; so both rounds have gone on.
+    with it.telling(TimeoutError, otherwise=f"{story}; it reads again, and never hears “5 here”."):
+        await stalled.until(4, clients=[1], timeout=PATIENCE)
     await stalled.close()
     it.require(not it.crashes, f"{story}: your handler raised {'; '.join(map(repr, it.crashes.values()))}.")
 
@@ -188,7 +198,7 @@ async def try_limit(it: Trial, admit: Callable[..., Awaitable], limit: int) -> N
     here: set[WebSocket] = set()
     server = await it.serve(admit, here, limit, name=f"limit {limit}")
     async with AsyncExitStack() as stack:
-        fans = [await stack.enter_async_context(it.fan(server)) for _ in range(limit)]
+        fans = [await it.comes_in(stack, server, f"Fan {number} of {limit}") for number in range(1, limit + 1)]
         story = f"The limit is {limit}; {limit} fans have come"
         await it.until(lambda: len(here) == limit, f"{story}, and `here` does not hold all of them.")
         with it.telling(
@@ -221,9 +231,10 @@ async def try_limit(it: Trial, admit: Callable[..., Awaitable], limit: int) -> N
             f"{'a goodbye' if late.close_code == 1000 else 'a broken line'}: 1013 means “try again later”.",
         )
         it.require(late.close_reason, "The refused fan is told 1013 and no reason. What shall its screen show?")
+        await it.stays(first, fans[0].send, "Fan 1")
         await fans[0].close()
         await it.until(lambda: len(here) < limit, f"One of {limit} has left, and {limit} places are still taken.")
-        await stack.enter_async_context(it.fan(server))
+        await it.comes_in(stack, server, "Another fan")
         await it.until(lambda: len(here) == limit, "A place was free, and the next fan did not get it.")
 
 
