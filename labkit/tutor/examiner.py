@@ -5,6 +5,7 @@ import inspect
 import linecache
 import pickle
 import sys
+from types import CodeType
 
 import cloudpickle
 
@@ -75,9 +76,9 @@ def packed(answer: object) -> bytes:
         return cloudpickle.dumps(answer)
     except Exception as error:
         culprits = [f"`{name}`" for name, value in globals_used_by(answer).items() if not can_travel(value)]
-        used = " and ".join(culprits) or f"something that cannot be copied ({error})"
+        used = f"{' and '.join(culprits)} of this notebook, which is" if culprits else f"something ({error}) that is"
         raise CannotTravel(
-            f"Your answer uses {used} of this notebook, which is alive here and cannot be sent along. "
+            f"Your answer uses {used} alive here and cannot be sent along. "
             "Use what the function is given, and what it makes itself."
         ) from None
 
@@ -102,9 +103,15 @@ def globals_used_by(answer: object) -> dict[str, object]:
     """Return the global names that an answer uses, with their values."""
     used = {}
     for function in functions_in(answer):
-        names = set(function.__code__.co_names)
+        names = names_in(function.__code__)
         used |= {name: value for name, value in function.__globals__.items() if name in names}
     return used
+
+
+def names_in(code: CodeType) -> set[str]:
+    """Return the names that a piece of code looks up, those of the functions inside it included."""
+    inner = (names_in(constant) for constant in code.co_consts if isinstance(constant, CodeType))
+    return set(code.co_names).union(*inner)
 
 
 def sources_of(answer: object) -> dict[str, list[str]]:

@@ -150,7 +150,9 @@ def test_answer_that_uses_something_alive_is_told_what(written):
         import threading
         server = threading.Lock()
         async def keep_register(websocket, here):
-            server.acquire()
+            async def inner():
+                server.acquire()
+            await inner()
         """)
     )
     assert verdict.outcome == "not yet"

@@ -97,7 +97,7 @@ async def hangs_up(url, count):
     return texts
 
 
-@wrong("X1.1", says="collect(url, 3) returned [<coroutine object")
+@wrong("X1.1", says="collect(url, 3) returned coroutines where texts should be")
 async def forgets_await(url, count):
     """What is noted is the promise of a text."""
     texts = []

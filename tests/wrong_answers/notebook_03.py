@@ -396,6 +396,16 @@ async def adds_twice(websocket: WebSocket, here: list):
         here.remove(websocket)
 
 
+@wrong("X3.3", says="of the 3 entries in the list 3 are not the connections that the server handed to your function")
+async def makes_one_of_the_class(websocket: WebSocket, here: list):
+    """A second object for the same fan, which nobody can find again."""
+    await websocket.accept()
+    here.append(WebSocket(websocket.scope, websocket.receive, websocket.send))
+    async for _ in websocket.iter_text():
+        pass
+    here.pop()
+
+
 # ---- X3.4, a limit
 
 

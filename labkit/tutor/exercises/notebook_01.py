@@ -86,6 +86,12 @@ async def try_collect(it: Trial, collect: Callable[..., Awaitable]) -> str:
         "How many does a fan need who wants to be told?",
     )
     told = ["0:0", "1:0", "2:0"]
+    unawaited = isinstance(heard, list) and [each for each in heard if asyncio.iscoroutine(each)]
+    it.require(
+        not unawaited,
+        "collect(url, 3) returned coroutines where texts should be: a call of an async function hands over its result "
+        "to whoever awaits it.",
+    )
     it.require(
         heard == told, f"The server has sent 0:0, 1:0, 2:0, 3:0 and 4:0; collect(url, 3) returned {heard!r:.90}."
     )

@@ -258,9 +258,12 @@ async def try_admit_pages(it: Trial, admit_pages: Callable[..., Awaitable]) -> s
         not came_in,
         f"{len(came_in)} of {len(STRANGERS)} pages that do not stand in `pages` hear the score: {', '.join(came_in)}.",
     )
-    for page, outcome in outcomes.items():
+    for number, (page, outcome) in enumerate(outcomes.items(), len(PAGES) + 2):
+        crash = it.crash_of(number)
+        because = f" Your handler ended with {crash}." if crash else ""
         it.require(
-            outcome == 403, f"The page {page} does not stand in `pages`; it should see HTTP 403, and {told_as(outcome)}"
+            outcome == 403,
+            f"The page {page} does not stand in `pages`; it should see HTTP 403, and {told_as(outcome)}{because}",
         )
     it.no_crash()
     for number, page in enumerate(STRANGERS, len(PAGES) + 2):

@@ -168,8 +168,12 @@ async def try_join_the_list(it: Trial, join_the_list: Callable[..., Awaitable]) 
         f"3 fans are connected, and the list holds {here[0]!r:.90}: a broadcast would call send_text on that. "
         "What is it, and what did the server hand to your function?",
     )
+    theirs = list(it.websockets.values())
+    it.require(len(here) == 3, f"3 fans are connected, and the list has {len(here)} entries for them.")
     it.require(
-        here == list(it.websockets.values()), f"3 fans are connected, and the list has {len(here)} entries for them."
+        here == theirs,
+        f"3 fans are connected, and of the 3 entries in the list {sum(entry not in theirs for entry in here)} are not "
+        "the connections that the server handed to your function.",
     )
     for entry in list(here):
         await entry.send_text("GOAL")
