@@ -101,6 +101,7 @@ def run(code: str) -> str:
         "labkit.broadcast.managers",
         "labkit.broadcast.backplane",
         "labkit.doctor",
+        "labkit.tutor.judge",
         "labkit.tutor.predict",
     ],
 )
