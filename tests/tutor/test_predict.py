@@ -135,9 +135,13 @@ def test_second_comparison_changes_no_verdict():
             "certain",
             "✘ you were certain of a (0); the measurement says c (200): certain and mistaken is the moment",
         ),
-        ("a", "fairly sure", "✘ you were fairly sure of a (0); the measurement says c (200): look for the step"),
+        (
+            "a",
+            "fairly sure",
+            "✘ you were fairly sure of a (0); the measurement says c (200): what did you take for granted?",
+        ),
         ("a", "guess", "✘ you guessed a (0); the measurement says c (200): a guess costs nothing"),
-        ("a", None, "✘ you expected a (0); the measurement says c (200): look for the step"),
+        ("a", None, "✘ you expected a (0); the measurement says c (200): what did you take for granted?"),
         ("c", "certain", "✔ you were certain of c (200); the measurement says c (200): your picture of it holds here"),
         ("c", "guess", "✔ you guessed c (200); the measurement says c (200): a guess that came true; find the reason"),
     ],
@@ -148,6 +152,14 @@ def test_sentence_says_what_the_difference_means(answer, confidence, expected):
     result = compare("P3.1", measured=200, option="c")
     assert result.sentence.startswith(f"P3.1 {expected}")
     assert html.escape(result.sentence) in result._repr_html_()
+
+
+def test_later_comparison_says_which_one_counts():
+    """A learner who has changed a number is told that the first verdict stays."""
+    ask("a")
+    assert "Your first run" not in compare("P3.1", measured=200, option="c").sentence
+    later = compare("P3.1", measured=0, option="a").sentence
+    assert later.endswith(" Your first run measured c (200), and that comparison is the one that counts.")
 
 
 @pytest.mark.parametrize(
