@@ -55,7 +55,8 @@ class Trial:
         self.crashes: dict[int, BaseException] = {}
         self.websockets: dict[int, WebSocket] = {}
         self.handlers: dict[int, asyncio.Task] = {}
-        self.calls: list[asyncio.Task] = []
+        # Held, since the loop alone does not keep a task from being collected.
+        self._calls: list[asyncio.Task] = []
         self._connections = 0
 
     # ---- setting up
@@ -180,12 +181,8 @@ class Trial:
 
     def start(self, function: Callable, *arguments: object) -> asyncio.Task:
         """Call the learner's coroutine function in a task of its own and return the task."""
-        self.calls.append(asyncio.create_task(awaitable(function, *arguments)))
-        return self.calls[-1]
-
-    async def call(self, function: Callable, *arguments: object, within: float = PATIENCE) -> object:
-        """Await the learner's coroutine function and return what it returns; raise NotYet if it is not done in time."""
-        return await self.finish(self.start(function, *arguments), within=within)
+        self._calls.append(asyncio.create_task(awaitable(function, *arguments)))
+        return self._calls[-1]
 
     def result_of(self, function: Callable, *arguments: object) -> object:
         """Call the learner's plain function and return what it returns; raise NotYet for a coroutine function."""
@@ -194,13 +191,6 @@ class Trial:
             result.close()
             raise NotYet(f"{result.__name__}() has nothing to wait for, and is called without `await`. Is it `async`?")
         return result
-
-    async def finish(self, task: asyncio.Task, *, within: float = PATIENCE) -> object:
-        """Wait for a call that start() has begun, and return what it returns."""
-        done, _ = await asyncio.wait({task}, timeout=within)
-        if not done:
-            raise NotYet(f"After {within:g} s your code has not come to its end: {standing(task)}.")
-        return task.result()
 
     def note_attempts(self, port: int) -> list[float]:
         """Note from now on when this process tries to connect to a port, in vain or not; return the growing list."""
