@@ -100,6 +100,7 @@ def run(code: str) -> str:
         "labkit.apparatus.server",
         "labkit.broadcast.managers",
         "labkit.broadcast.backplane",
+        "labkit.broadcast.protocol",
         "labkit.doctor",
         "labkit.tutor.judge",
         "labkit.tutor.predict",

@@ -8,6 +8,7 @@ import asyncio
 import errno
 import inspect
 import socket
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import Context
@@ -198,8 +199,15 @@ def _checked(app: object) -> Callable:
     return app
 
 
-def _listen(host: str, port: int, send_buffer_bytes: int | None, name: str) -> socket.socket:
+def _listen(
+    host: str, port: int, name: str, *, send_buffer_bytes: int | None, tcp_user_timeout: float | None
+) -> socket.socket:
     """Return a bound socket; raise ServerFailed when the port is taken or not allowed."""
+    if tcp_user_timeout is not None and not hasattr(socket, "TCP_USER_TIMEOUT"):
+        raise ServerFailed(
+            f"Server {name!r} did not start: this system ({sys.platform}) has no TCP_USER_TIMEOUT; Linux has. "
+            "Leave `tcp_user_timeout` out, and abort the connections of clients that do not read."
+        )
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     # With the protocol named: asyncio sets TCP_NODELAY only then, and without it answers wait for acknowledgements.
     listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
@@ -207,6 +215,9 @@ def _listen(host: str, port: int, send_buffer_bytes: int | None, name: str) -> s
     if send_buffer_bytes is not None:
         # Linux hands the size on to every connection that this socket accepts.
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, send_buffer_bytes)
+    if tcp_user_timeout is not None:
+        # Handed on likewise; the kernel counts in milliseconds.
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, round(tcp_user_timeout * 1000))
     try:
         listener.bind((host, port))
     except (OSError, OverflowError) as error:
@@ -224,6 +235,7 @@ async def serve(
     host: str = "127.0.0.1",
     port: int = 0,
     send_buffer_bytes: int | None = None,
+    tcp_user_timeout: float | None = None,
     ping_interval: float | None = 20.0,
     ping_timeout: float | None = 20.0,
     max_message_bytes: int = 16 * 1024 * 1024,
@@ -236,10 +248,12 @@ async def serve(
     Starting a server under the name of a running one stops that one first, so a cell can run twice.
     name: what the server is called in messages. port: 0 for any free one.
     send_buffer_bytes: the kernel's send buffer for each connection; left out, loopback takes about 2.9 MB before
-    anybody has to wait. ping_interval, ping_timeout: seconds, None for no pings.
+    anybody has to wait. tcp_user_timeout: seconds after which Linux gives up a connection whose client takes nothing
+    of what was sent; None for never. ping_interval, ping_timeout: seconds, None for no pings.
     max_message_bytes: a longer message closes the connection with 1009. deflate: whether frames may be compressed.
     protocol: the class that speaks WebSocket for uvicorn.
-    Raises TypeError for something that is no app, ServerFailed when the port is taken or the app's startup fails.
+    Raises TypeError for something that is no app, ServerFailed when the port is taken, the app's startup fails, or the
+    system has no tcp_user_timeout.
     """
     _checked(app)
     previous = running.find("server", name)
@@ -259,7 +273,8 @@ async def serve(
         "log_config": None,
         "access_log": False,
     }
-    server = LabServer(app, name, _listen(host, port, send_buffer_bytes, name), config)
+    listener = _listen(host, port, name, send_buffer_bytes=send_buffer_bytes, tcp_user_timeout=tcp_user_timeout)
+    server = LabServer(app, name, listener, config)
     running.register(server)
     await server.start()
     return server

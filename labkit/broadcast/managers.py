@@ -13,6 +13,9 @@ from contextlib import suppress
 
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
+from labkit.broadcast.policies import WHEN_FULL
+from labkit.broadcast.protocol import abort
+
 
 class NaiveManager:
     """The seed's own example, from its step 5: a list, and a loop that awaits one send after another.
@@ -119,12 +122,13 @@ class GatherManager:
 
 
 class TimeoutManager:
-    """Unlike GatherManager: a send may take `timeout` seconds; a client that takes longer is dropped.
+    """Unlike GatherManager: a send may take `timeout` seconds; a client that takes longer loses its connection.
 
     The price is one gap of `timeout` seconds for everyone, once for each client that falls asleep.
-    Still breaks: the dropped client's socket stays open, since closing it would wait for a buffer that never empties;
-    how to free it comes later in notebook 06. Overlapping broadcasts overtake each other.
-    source: notebook 06, "The sleeping phone"
+    The trap: abort() needs a server that speaks HubProtocol. Without it, dropping a client leaves its socket open, for
+    closing it would wait for a buffer that never empties.
+    Still breaks: overlapping broadcasts overtake each other.
+    source: notebook 06, "Who frees the socket?"
     """
 
     def __init__(self, *, timeout: float = 0.5):
@@ -143,6 +147,8 @@ class TimeoutManager:
         sends = [asyncio.wait_for(websocket.send_text(text), self.timeout) for websocket in websockets]
         results = await asyncio.gather(*sends, return_exceptions=True)
         for websocket, result in zip(websockets, results, strict=True):
+            if isinstance(result, TimeoutError):
+                abort(websocket)
             if isinstance(result, (TimeoutError, WebSocketDisconnect, RuntimeError)):
                 self.disconnect(websocket)
             elif result is not None:
@@ -152,15 +158,17 @@ class TimeoutManager:
 class QueueManager:
     """Unlike TimeoutManager: broadcast never waits; each client has a bounded queue, and a task that empties it.
 
-    size: messages that may wait for one client. When its queue is full, the oldest is dropped: that client gets a gap,
-    nobody else notices. One task for each client writes, so nothing overtakes.
-    Still breaks: after more than `size` calls without a pause everyone has a gap, since the writers get no turn; the
-    socket of a client that never reads stays open, and its queue full, until the client goes.
+    size: messages that may wait for one client. when_full: what becomes of a client whose queue is full; "drop_oldest"
+    and "latest" leave a gap, "disconnect" lets it go and needs a server that speaks HubProtocol. One task for each
+    client writes, so nothing overtakes. Raises KeyError for another policy; labkit.broadcast.policies has the three.
+    Still breaks: after more than `size` calls without a pause everyone's queue is full, since the writers get no turn;
+    with a policy that leaves gaps, the socket of a client that never reads stays open until the client goes.
     source: notebook 06, "The sleeping phone"
     """
 
-    def __init__(self, *, size: int = 32):
+    def __init__(self, *, size: int = 32, when_full: str = "drop_oldest"):
         self.size = size
+        self.make_room = WHEN_FULL[when_full]
         self.clients: dict[WebSocket, tuple[asyncio.Queue, asyncio.Task]] = {}
 
     async def connect(self, websocket: WebSocket):
@@ -179,7 +187,8 @@ class QueueManager:
         self.disconnect(websocket)
 
     async def broadcast(self, text: str):
-        for queue, _ in self.clients.values():
+        for websocket, (queue, _) in list(self.clients.items()):
             if queue.full():
-                queue.get_nowait()
-            queue.put_nowait(text)
+                self.make_room(self, websocket, queue)
+            if websocket in self.clients:
+                queue.put_nowait(text)

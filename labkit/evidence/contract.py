@@ -12,12 +12,14 @@ import itertools
 import time
 import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 import pandas
 from fastapi import FastAPI, WebSocket, WebSocketDisconnect
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 from labkit.apparatus.clients import Deliveries, Fleet
 from labkit.apparatus.server import LabServer, serve
@@ -112,15 +114,26 @@ def app_of(manager: Manager) -> FastAPI:
 
 
 @asynccontextmanager
-async def stage(make_manager: Callable[[], Manager], *, ping: float = 20.0, **behaviours: int) -> AsyncIterator[Stage]:
+async def stage(
+    make_manager: Callable[[], Manager],
+    *,
+    protocol: type[asyncio.Protocol] = WebSocketsSansIOProtocol,
+    ping: float = 20.0,
+    **behaviours: int,
+) -> AsyncIterator[Stage]:
     """Set up a Stage with a fresh manager and a fleet, and take it down whatever happens.
 
-    ping: seconds, both the interval of uvicorn's pings and their timeout. behaviours: as Fleet takes them.
+    protocol: as serve() takes it. ping: seconds, both the interval of uvicorn's pings and their timeout.
+    behaviours: as Fleet takes them.
     """
     manager = make_manager()
-    name = f"contract {next(_stages)}"
     server = await serve(
-        app_of(manager), name, send_buffer_bytes=SEND_BUFFER_BYTES, ping_interval=ping, ping_timeout=ping
+        app_of(manager),
+        f"contract {next(_stages)}",
+        send_buffer_bytes=SEND_BUFFER_BYTES,
+        ping_interval=ping,
+        ping_timeout=ping,
+        protocol=protocol,
     )
     fleet = Fleet(server, "/ws", receive_buffer_bytes=RECEIVE_BUFFER_BYTES, **behaviours)
     experiment = Stage(manager, server, fleet)
@@ -131,10 +144,14 @@ async def stage(make_manager: Callable[[], Manager], *, ping: float = 20.0, **be
         await asyncio.shield(experiment.close())
 
 
-async def reaches_all(make_manager: Callable[[], Manager]) -> tuple[bool, str]:
+# stage() for one manager: a property says only who its clients are.
+OpenStage = Callable[..., AbstractAsyncContextManager[Stage]]
+
+
+async def reaches_all(open_stage: OpenStage) -> tuple[bool, str]:
     """Everyone connected when broadcast is called gets the message."""
     seqs = range(1, 11)
-    async with stage(make_manager, healthy=5) as it:
+    async with open_stage(healthy=5) as it:
         for seq in seqs:
             it.start(f"{seq} GOAL")
         await it.finish()
@@ -143,14 +160,14 @@ async def reaches_all(make_manager: Callable[[], Manager]) -> tuple[bool, str]:
     return not problem, problem or "each of 5 clients got each of 10 messages"
 
 
-async def survives_a_leaver(make_manager: Callable[[], Manager]) -> tuple[bool, str]:
+async def survives_a_leaver(open_stage: OpenStage) -> tuple[bool, str]:
     """Clients that vanish while broadcast waits for another cost those who stay no message, and raise nothing.
 
     Clients 3 and 5 sleep, so whoever sends one by one waits in the middle. Then 1, 5 and 7 vanish, and 3 wakes up.
     """
     # Client 3 is not asked: who has a time limit may have dropped it by now.
     leavers, stayers = (1, 5, 7), (2, 4, 6)
-    async with stage(make_manager, stalled=7) as it:
+    async with open_stage(stalled=7) as it:
         await it.fleet.wake(1, 2, 4, 6, 7)
         it.start(f"1 {FILLER}")
         await it.fleet.until(1, clients=[1, 2, 4, 6, 7], timeout=PATIENCE)
@@ -170,10 +187,10 @@ async def survives_a_leaver(make_manager: Callable[[], Manager]) -> tuple[bool, 
     return not problem, f"{story}; {problem or 'the others got that message and the next'}"
 
 
-async def isolates_a_stalled_client(make_manager: Callable[[], Manager]) -> tuple[bool, str]:
+async def isolates_a_stalled_client(open_stage: OpenStage) -> tuple[bool, str]:
     """A client that does not read costs the others no message: all 30 of 64 kB arrive within two seconds."""
     count, limit = 30, 2.0
-    async with stage(make_manager, healthy=2, stalled=1) as it:
+    async with open_stage(healthy=2, stalled=1) as it:
         report, _ = await asyncio.gather(
             publish(it.manager.broadcast, count=count, every=0.02, body_bytes=64_000, timeout=limit),
             it.fleet.until(count, timeout=limit),
@@ -186,12 +203,12 @@ async def isolates_a_stalled_client(make_manager: Callable[[], Manager]) -> tupl
     return fewest == count and not raised, seen
 
 
-async def keeps_order(make_manager: Callable[[], Manager]) -> tuple[bool, str]:
+async def keeps_order(open_stage: OpenStage) -> tuple[bool, str]:
     """Every client gets messages in the order in which broadcast was called, also when calls overlap.
 
     At each turn of the loop another call starts, while client 3 sleeps and wakes up again. Gaps are no disorder.
     """
-    async with stage(make_manager, healthy=2, stalled=1) as it:
+    async with open_stage(healthy=2, stalled=1) as it:
         it.start(f"1 {FILLER}")
         await it.fleet.until(1, timeout=PATIENCE)
         awake = asyncio.create_task(it.fleet.wake(3))
@@ -212,13 +229,13 @@ class Tracked(str):
     """A text that can be watched: whether anybody still holds it."""
 
 
-async def bounds_memory(make_manager: Callable[[], Manager]) -> tuple[bool, str]:
+async def bounds_memory(open_stage: OpenStage) -> tuple[bool, str]:
     """Messages for a client that does not read are not kept for ever: of 200 at most 64 are held a second later.
 
     The trap: this counts texts. What a manager turns into bytes and hands to the transport is not seen here.
     """
     count, bound = 200, 64
-    async with stage(make_manager, healthy=1, stalled=1) as it:
+    async with open_stage(healthy=1, stalled=1) as it:
         it.start(f"1 {FILLER}")
         await it.fleet.until(1, timeout=PATIENCE)
         texts = []
@@ -238,11 +255,11 @@ async def bounds_memory(make_manager: Callable[[], Manager]) -> tuple[bool, str]
     return left <= bound, f"one client slept; {left} of {count} messages were still held a second later"
 
 
-async def frees_the_socket(make_manager: Callable[[], Manager]) -> tuple[bool, str]:
+async def frees_the_socket(open_stage: OpenStage) -> tuple[bool, str]:
     """A client that never reads again loses its socket within three times ping interval + ping timeout."""
     ping = 0.3
     limit = 3 * (ping + ping)
-    async with stage(make_manager, ping=ping, healthy=3, stalled=1) as it:
+    async with open_stage(ping=ping, healthy=3, stalled=1) as it:
         it.start(f"1 {FILLER}")
         it.start("2 GOAL")
         started_at = time.monotonic()
@@ -254,7 +271,7 @@ async def frees_the_socket(make_manager: Callable[[], Manager]) -> tuple[bool, s
     return False, f"one of 4 clients slept; after {limit:.1f} s the server had {count} connections open instead of 3"
 
 
-PROPERTIES: dict[str, Callable[[Callable[[], Manager]], Awaitable[tuple[bool, str]]]] = {
+PROPERTIES: dict[str, Callable[[OpenStage], Awaitable[tuple[bool, str]]]] = {
     "reaches all": reaches_all,
     "survives a leaver": survives_a_leaver,
     "isolates a stalled client": isolates_a_stalled_client,
@@ -264,10 +281,16 @@ PROPERTIES: dict[str, Callable[[Callable[[], Manager]], Awaitable[tuple[bool, st
 }
 
 
-async def run_contract(make_manager: Callable[[], Manager], properties: Sequence[str] | None = None) -> list[Outcome]:
+async def run_contract(
+    make_manager: Callable[[], Manager],
+    properties: Sequence[str] | None = None,
+    *,
+    protocol: type[asyncio.Protocol] = WebSocketsSansIOProtocol,
+) -> list[Outcome]:
     """Run a manager against the properties, side by side, and return an Outcome for each; about 3 s.
 
     make_manager: called once for each property, so a class will do. properties: names from PROPERTIES, by default all.
+    protocol: the class that speaks WebSocket for uvicorn, as serve() takes it; some managers need their own.
     Raises ValueError for a property that does not exist, and what a client says that cannot connect.
     source: notebook 05, "A contract"
     """
@@ -275,17 +298,18 @@ async def run_contract(make_manager: Callable[[], Manager], properties: Sequence
     for name in names:
         if name not in PROPERTIES:
             raise ValueError(f"no property is called {name!r}; there are: {', '.join(PROPERTIES)}.")
-    outcomes = await asyncio.gather(*(outcome_of(name, make_manager) for name in names), return_exceptions=True)
+    open_stage = partial(stage, make_manager, protocol=protocol)
+    outcomes = await asyncio.gather(*(outcome_of(name, open_stage) for name in names), return_exceptions=True)
     for outcome in outcomes:
         if isinstance(outcome, BaseException):
             raise outcome
     return outcomes
 
 
-async def outcome_of(name: str, make_manager: Callable[[], Manager]) -> Outcome:
+async def outcome_of(name: str, open_stage: OpenStage) -> Outcome:
     """Return what became of one property; one that never got as far as its own question is not kept."""
     try:
-        kept, seen = await PROPERTIES[name](make_manager)
+        kept, seen = await PROPERTIES[name](open_stage)
     except TimeoutError as error:
         kept, seen = False, str(error)
     return Outcome(name, kept, seen)

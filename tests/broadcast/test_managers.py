@@ -19,6 +19,7 @@ from labkit.broadcast.managers import (
     TimeoutManager,
     TolerantManager,
 )
+from labkit.broadcast.protocol import HubProtocol
 from labkit.evidence.contract import FILLER, has_come_true, received, stage
 
 pytestmark = [pytest.mark.anyio, pytest.mark.slow]
@@ -62,11 +63,12 @@ def test_rung_has_the_three_verbs_and_takes_options_by_name(rung):
 
 @on_every_rung
 def test_rung_fits_into_a_notebook_cell(rung):
-    """Without its docstring a class has 25 lines at most."""
+    """Without its docstring and blank lines a class has 25 lines at most."""
     source = inspect.getsource(rung)
     docstring = ast.parse(source).body[0].body[0]
-    # The first line is the class statement; a blank one follows the docstring.
-    assert len(source.splitlines()) - docstring.end_lineno <= 25
+    body = source.splitlines()[docstring.end_lineno :]
+    # And the class statement.
+    assert 1 + sum(bool(line.strip()) for line in body) <= 25
 
 
 @on_every_rung
@@ -159,16 +161,26 @@ async def test_bug_of_our_own_empties_no_registry(rung):
 
 
 @in_lab
-async def test_timeout_drops_the_sleeper_and_keeps_its_socket():
-    """After one gap the sleeper is out of the registry; the server still has its connection."""
-    async with stage(lambda: TimeoutManager(timeout=0.1), healthy=1, stalled=1) as it:
+async def test_timeout_drops_the_sleeper_and_frees_its_socket():
+    """After one gap the sleeper is out of the registry, and its connection is gone."""
+    async with stage(lambda: TimeoutManager(timeout=0.1), protocol=HubProtocol, healthy=1, stalled=1) as it:
         await it.manager.broadcast(f"1 {FILLER}")
         await it.fleet.until(1)
         assert len(members(it.manager)) == 2
         await it.manager.broadcast("2 GOAL")
         assert len(members(it.manager)) == 1
-        assert it.server.connections == 2
         await it.fleet.until(2)
+        assert await has_come_true(lambda: it.server.connections == 1, within=2)
+
+
+@in_lab
+async def test_timeout_under_another_protocol_says_what_is_missing():
+    """A sleeper that cannot be freed is an error for the caller, not a leak."""
+    async with stage(lambda: TimeoutManager(timeout=0.1), healthy=1, stalled=1) as it:
+        await it.manager.broadcast(f"1 {FILLER}")
+        await it.fleet.until(1)
+        with pytest.raises(RuntimeError, match="does not speak HubProtocol"):
+            await it.manager.broadcast("2 GOAL")
 
 
 @in_lab
@@ -184,6 +196,53 @@ async def test_queue_keeps_the_newest_for_a_sleeper():
         await it.fleet.wake(2)
         await it.fleet.until(5, clients=[1, 2])
         assert received(it.fleet.deliveries) == {1: [1, 98, 99, 100, 101], 2: [1, 98, 99, 100, 101]}
+
+
+@in_lab
+async def test_burst_disconnects_everyone():
+    """Without a turn for the writers every queue is full, and this policy lets all of them go: what it still breaks."""
+    async with stage(
+        lambda: QueueManager(size=4, when_full="disconnect"), protocol=HubProtocol, healthy=2, stalled=1
+    ) as it:
+        for number in range(1, 6):
+            with pytest.raises(StopIteration):
+                it.manager.broadcast(f"{number} GOAL").send(None)
+        assert await has_come_true(lambda: it.server.connections == 0, within=2)
+        assert not it.manager.clients
+
+
+@in_lab
+async def test_latest_forgets_all_that_waited():
+    """Six for a queue of four: the fifth empties it, and the sixth waits beside it."""
+    async with stage(lambda: QueueManager(size=4, when_full="latest"), healthy=1, stalled=1) as it:
+        await it.manager.broadcast(f"1 {FILLER}")
+        await it.fleet.until(1)
+        for number in range(2, 8):
+            with pytest.raises(StopIteration):
+                it.manager.broadcast(f"{number} GOAL").send(None)
+        await it.fleet.wake(2)
+        await it.fleet.until(3, clients=[1, 2])
+        assert received(it.fleet.deliveries) == {1: [1, 6, 7], 2: [1, 6, 7]}
+
+
+@in_lab
+async def test_disconnect_costs_the_others_nothing():
+    """With a turn for the writers between two messages, only the sleeper's queue fills, and only it has to go."""
+    async with stage(
+        lambda: QueueManager(size=4, when_full="disconnect"), protocol=HubProtocol, healthy=2, stalled=1
+    ) as it:
+        await it.manager.broadcast(f"1 {FILLER}")
+        await it.fleet.until(1)
+        for number in range(2, 12):
+            await it.manager.broadcast(f"{number} GOAL")
+            await it.fleet.until(number)
+        assert it.server.connections == len(it.manager.clients) == 2
+
+
+def test_unknown_policy_is_refused():
+    """When the manager is made, not when the first queue is full."""
+    with pytest.raises(KeyError, match="newest"):
+        QueueManager(when_full="newest")
 
 
 @in_lab
