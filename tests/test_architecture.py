@@ -102,6 +102,7 @@ def run(code: str) -> str:
         "labkit.broadcast.backplane",
         "labkit.broadcast.protocol",
         "labkit.doctor",
+        "labkit.evidence.live",
         "labkit.tutor.judge",
         "labkit.tutor.predict",
     ],

@@ -227,6 +227,13 @@ class Fleet:
         """
         await self._connected().ask("until", count=count, timeout=timeout, clients=clients)
 
+    async def counts(self) -> dict[int, int]:
+        """Return how many messages each client has received since it connected or since clear(), without waiting.
+
+        Cheap for the fleet's process, unlike `deliveries`, which carries every message over.
+        """
+        return {int(number): count for number, count in (await self._connected().ask("counts")).items()}
+
     async def settle(self, *, quiet: float = 0.2, timeout: float = 5.0) -> None:
         """Wait until nothing has arrived at any client for `quiet` seconds, `timeout` seconds at most."""
         await self._connected().ask("settle", quiet=quiet, timeout=timeout)

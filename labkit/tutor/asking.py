@@ -2,13 +2,13 @@
 
 import html
 import math
-import sys
 import textwrap
 from collections.abc import Callable
 from dataclasses import replace
 from types import ModuleType
 from typing import Any
 
+from labkit.evidence.screen import running_shell, somebody_watches
 from labkit.tutor.ledger import CONFIDENCES, Prediction, change, now
 
 # ---- the answer
@@ -59,21 +59,13 @@ def _how_to_answer(row: Prediction) -> str:
 displays: "dict[str, _Display]" = {}
 
 
-def _running_shell() -> Any | None:
-    """Return IPython's shell where this runs in one; whoever has not loaded IPython is in none."""
-    ipython = sys.modules.get("IPython")
-    return ipython.get_ipython() if ipython else None
-
-
 def widgets() -> ModuleType | None:
     """Return ipywidgets where somebody can click, or None.
 
-    Every request to run a cell says whether its sender can be asked for input: JupyterLab can, nbclient, nbconvert and
-    nbval cannot. Whether such a front end can also draw widgets only it knows: it takes from each output the richest
-    form that it can show, so the question is an output of its own and reads well everywhere.
+    Whether a front end can also draw widgets only it knows: it takes from each output the richest form that it can
+    show, so the question is an output of its own and reads well everywhere.
     """
-    shell = _running_shell()
-    if not hasattr(shell, "kernel") or not shell.get_parent().get("content", {}).get("allow_stdin"):
+    if not somebody_watches():
         return None
     try:
         import ipywidgets
@@ -87,7 +79,7 @@ def show(row: Prediction, widgets: ModuleType | None) -> None:
     if row.id in displays:
         displays.pop(row.id).close()
     open_to_clicks = row.guess is None or row.compared_at is None
-    if _running_shell() is None:
+    if running_shell() is None:
         print(_plain(row, buttons=False))
         return
     display = _Display(row, widgets if open_to_clicks else None)

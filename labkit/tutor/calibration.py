@@ -3,14 +3,14 @@
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from labkit.evidence.charts import Chart
+    from labkit.evidence.charts.look import Chart
 
 
 def draw_calibration(counts: dict[str, tuple[int, int]]) -> "Chart":
     """Draw the share that was right for each confidence: {confidence: (right, n)}."""
     import pandas
 
-    from labkit.evidence.charts import bars
+    from labkit.evidence.charts.of_values import bars
 
     right, n = (sum(column) for column in zip(*counts.values(), strict=True))
     title = f"Right {right} of {n} times"

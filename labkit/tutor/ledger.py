@@ -19,7 +19,7 @@ from labkit.tutor.calibration import draw_calibration
 if TYPE_CHECKING:
     import pandas
 
-    from labkit.evidence.charts import Chart
+    from labkit.evidence.charts.look import Chart
 
 CONFIDENCES = ("guess", "fairly sure", "certain")
 _LOCK_SECONDS = notes.LOCK_SECONDS

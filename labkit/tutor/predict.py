@@ -24,7 +24,7 @@ from labkit.tutor.ledger import (
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from labkit.evidence.charts import Chart
+    from labkit.evidence.charts.look import Chart
 
 
 def predict(

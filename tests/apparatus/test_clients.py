@@ -47,6 +47,20 @@ async def test_place_in_the_registry_is_the_client_number(board):
     assert [(each.client, each.text) for each in fleet.deliveries] == [(3, "for the third")]
 
 
+@pytest.mark.parametrize("in_kernel", [False, True])
+async def test_counts_say_what_each_client_has(board, in_kernel):
+    """Those who have nothing, too; clear() begins again."""
+    server = await serve(board.app)
+    fleet = await Fleet(server, healthy=2, stalled=1, in_kernel=in_kernel).connect()
+    await board.broadcast("one")
+    await board.connections[1].send_text("two")
+    await fleet.until(2, clients=[2])
+    await fleet.until(1)
+    assert await fleet.counts() == {1: 1, 2: 2, 3: 0}
+    fleet.clear()
+    assert await fleet.counts() == {1: 0, 2: 0, 3: 0}
+
+
 async def test_arrivals_are_stamped_between_send_and_now(board):
     """The fleet's clock is this process's monotonic clock."""
     server = await serve(board.app)

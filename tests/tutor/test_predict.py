@@ -11,7 +11,8 @@ import nbformat
 import pytest
 from jupyter_client.manager import start_new_kernel
 
-from labkit.evidence.charts import Chart, bars, curves, matrix
+from labkit import bars, curves, matrix
+from labkit.evidence.charts.look import Chart
 from labkit.tutor import ledger as ledger_room
 from labkit.tutor.ledger import read
 from labkit.tutor.predict import compare, predict
@@ -336,7 +337,7 @@ def test_importing_loads_nothing_heavy_and_writes_nothing(path):
 
 
 CELLS = (
-    "from labkit.evidence.charts import bars\nfrom labkit.tutor.predict import compare, predict\n"
+    "from labkit import bars\nfrom labkit.tutor.predict import compare, predict\n"
     "from labkit.tutor.ledger import ledger",
     'predict("P3.1", "200 <visitors> come. How many are left?", a="0", b="about 20", c="200", answer="a")\n'
     'predict("P6.2", "By how much?", unit="times")',

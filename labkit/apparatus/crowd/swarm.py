@@ -93,7 +93,7 @@ class Swarm:
             client = self.clients[number]
             gone = "" if client.ending is None else f", gone with {client.ending}"
             groups.setdefault(f"({client.behaviour}{gone}) got {client.count}", []).append(number)
-        listed = "; ".join(f"{_ranges(each)} {what}" for what, each in groups.items())
+        listed = "; ".join(f"{ranges(each)} {what}" for what, each in groups.items())
         return (
             f"{len(numbers)} of {of} clients did not get {count} messages within {timeout:g} s: {listed}. "
             "Does broadcast() wait for somebody, or has it forgotten them?"
@@ -127,7 +127,7 @@ class Swarm:
             return [each for each in self.clients.values() if each.behaviour in behaviours]
         unknown = [number for number in clients if number not in self.clients]
         if unknown:
-            raise ValueError(f"no client has the number {_ranges(unknown)}; there are 1 to {len(self.clients)}.")
+            raise ValueError(f"no client has the number {ranges(unknown)}; there are 1 to {len(self.clients)}.")
         return [self.clients[number] for number in clients]
 
     def deliveries(self) -> dict:
@@ -151,6 +151,10 @@ class Swarm:
         for client in self.clients.values():
             client.count = 0
 
+    def counts(self) -> dict[str, int]:
+        """Return how many messages each client has."""
+        return {str(number): client.count for number, client in self.clients.items()}
+
     def endings(self) -> dict[str, int | None]:
         """Return how each client ended: its close code, or None while it is connected."""
         return {str(number): client.ending for number, client in self.clients.items()}
@@ -166,7 +170,7 @@ class Swarm:
                 client.hang_up()
 
 
-def _ranges(numbers: list[int]) -> str:
+def ranges(numbers: list[int]) -> str:
     """Return numbers in a readable form: [1, 2, 3, 7] is "1-3, 7"."""
     runs: list[list[int]] = []
     for number in sorted(numbers):
