@@ -36,7 +36,8 @@ class Event(NamedTuple):
     """One thing that happened at the server's end of a connection.
 
     connection: its number, from 1, in the order of connecting. what: "connect", "accept", "receive", "send", "sent",
-    "close", "disconnect", "returned" or "raised". detail: the text, the close code or the error that belongs to it.
+    "failed", "close", "disconnect", "returned" or "raised". detail: the text, the close code or the error that belongs
+    to it; of "failed" the error's name.
     """
 
     connection: int
@@ -101,7 +102,12 @@ class Trial:
                 what = message["type"].split(".")[1]
                 detail = message.get("text", message.get("bytes", message.get("code")))
                 note(what, detail)
-                await send(message)
+                try:
+                    await send(message)
+                except BaseException as error:
+                    # By its name only, since an error holds everything that it has passed through.
+                    note("failed", type(error).__name__)
+                    raise
                 if what == "send":
                     note("sent", detail)
 
