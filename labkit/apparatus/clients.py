@@ -114,6 +114,8 @@ class Fleet:
 
     The trap: with in_kernel=True they share the server's loop, read only when it yields, and measure the wrong thing;
     use that to show what arrives, never when.
+    The kernel stamps an arrival, also while the fleet's process is busy or frozen. But messages that lie together in a
+    client's socket are read together, and then all get the stamp of the last of them.
     The number of each behaviour is given by its name, and clients connect in the order of the names, from number 1:
     `Fleet(server, healthy=4, stalled=1)` makes client 5 the stalled one. For any other order there is `order`.
     A new fleet closes the one that has its name.

@@ -66,7 +66,7 @@ STATEMENTS = {
         "ValueError, evictions, head-of-line blocking",
         "04 E2 E3, 05 E2, 06 E3",
     ),
-    "step-5": Statement("FastAPI's WebSocketManager; the class of step 5", "a pattern; goes backwards", "05 E1"),
+    "step-5": Statement("FastAPI's WebSocketManager; the class of step 5", "a pattern; goes backwards", "05 E1 E2"),
     "gather-faster": Statement(
         "gather is faster (step 6, pitfall 2)",
         "dearer for healthy clients; about N times faster when each send waits",
@@ -91,7 +91,7 @@ STATEMENTS = {
     "heartbeats": Statement(
         "heartbeats detect the dead",
         "not behind a full buffer; they kill the healthy whose handler does not listen",
-        "03 E2, 02 E3, 06 E4",
+        "03 E2, 02 E3, 06 E4 E6",
     ),
     "middleware": Statement("middleware for authentication", "HTTP middleware never sees a WebSocket", "02 E4"),
     "sticky": Statement(
@@ -107,7 +107,7 @@ STATEMENTS = {
     "publish-subscribe": Statement(
         "publish-subscribe, event-driven, public address",
         "run, with where the likeness ends",
-        "05 E2 E5, 04 E1",
+        "05 E3 E5, 04 E1",
     ),
 }
 

@@ -15,7 +15,10 @@ _SIZE = 10
 def draw(
     axes: "Axes", row: Prediction, right: bool, measured: str | float, option: str | None, axis: str | None
 ) -> str:
-    """Draw the guess into Axes, and return what was drawn in words, for the alt text."""
+    """Draw the guess into Axes, and return what was drawn in words, for the alt text.
+
+    axis: along which a number is read, "x" or "y"; "none" where no axis counts anything; None to look at the Axes.
+    """
     tag = f"guess {row.id}"
     again = [artist for artist in (*axes.lines, *axes.texts) if artist.get_gid() == tag]
     for artist in again:
@@ -23,7 +26,9 @@ def draw(
     words = f"your guess: {row.words(row.guess)}"
     if row.confidence:
         words += f", {'no more than a guess' if row.confidence == 'guess' else row.confidence}"
-    if not row.options and _draw_line(axes, row.guess, words, axis or _reading_axis(axes), tag, make_room=not again):
+    axis = axis or _reading_axis(axes)
+    number = not row.options and axis != "none"
+    if number and _draw_line(axes, row.guess, words, axis, tag, make_room=not again):
         return f"Marked in it, {words}."
     found = measured_words(row, measured, option)
     verdict = "✔ as you thought" if right else "✘ not as you thought"

@@ -86,7 +86,7 @@ def compare(
 
     measured: what this run gave. option: the letter that it corresponds to, where the question had options.
     ax: the Chart of the result, whose alt text then names the guess too and which the comparison shows; or matplotlib
-    Axes; or None. axis: "x" or "y", along which a number is read; by default x for horizontal bars, else y.
+    Axes; or None. axis: "x" or "y", along which a number is read; by default as the figure is read.
     factor: a number is right when it is off by at most this factor; 1 asks for the number itself.
     Raises KeyError for an id that was never asked, ValueError for an option or a measurement that cannot be meant.
     """
@@ -135,7 +135,7 @@ class Comparison:
         # Both matplotlib's Axes and a Chart have .axes; only a Chart has an alt text to complete.
         self.chart = ax if hasattr(ax, "alt") else None
         if ax is not None and self.guess is not None:
-            drawn = drawing.draw(ax.axes, prediction, self.right, measured, option, axis)
+            drawn = drawing.draw(ax.axes, prediction, self.right, measured, option, axis or getattr(ax, "reads", None))
             if self.chart is not None and drawn not in self.chart.alt:
                 self.chart.alt = f"{self.chart.alt} {drawn}"
 

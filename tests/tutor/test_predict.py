@@ -243,6 +243,25 @@ def test_nothing_on_a_logarithmic_axis_is_told_in_a_box():
     assert any("your guess: 0 messages\nmeasured: 1,000 messages" in words for words in words_in(chart))
 
 
+def test_number_on_dots_is_read_across():
+    """A logarithmic bars() has dots in the place of bars, and its values on the same axis."""
+    chart = bars({"loop": 20, "queue": 900}, title="A race", unit="messages", log=True)
+    ask_number(60)
+    compare("P6.3", measured=20, ax=chart)
+    assert [list(line.get_xdata()) for line in chart.axes.lines if line.get_gid()] == [[60, 60]]
+
+
+def test_number_beside_a_matrix_is_told_in_a_box():
+    """No axis of it counts anything."""
+    import pandas
+
+    chart = matrix(pandas.DataFrame({"reaches all": [True]}, index=["SetManager"]), title="One promise")
+    ask_number(4)
+    compare("P6.3", measured=1, ax=chart)
+    assert not [line for line in chart.axes.lines if line.get_gid()]
+    assert any("your guess: 4 messages\nmeasured: 1 messages" in words for words in words_in(chart))
+
+
 @pytest.mark.parametrize("as_axes", [False, True])
 def test_option_is_a_box_that_names_guess_and_measurement(as_axes):
     """In words and signs, not by colour alone; matplotlib's own Axes will do."""

@@ -3,6 +3,7 @@
 import base64
 import html
 import io
+from typing import Literal
 
 import pandas
 from matplotlib import rc_context
@@ -44,14 +45,18 @@ class Chart:
     """A figure that shows itself as an HTML image with alt text and its table beside.
 
     .axes the matplotlib Axes, for drawing more into it before it is shown. .alt the text for those who do not see it.
-    .table the DataFrame behind it.
+    .table the DataFrame behind it. .reads the axis along which a value is read, "x" or "y", or "none" where no axis
+    counts anything.
     """
 
-    def __init__(self, figure: Figure, axes: Axes, alt: str, table: pandas.DataFrame) -> None:
+    def __init__(
+        self, figure: Figure, axes: Axes, alt: str, table: pandas.DataFrame, *, reads: Literal["x", "y", "none"] = "y"
+    ) -> None:
         self.figure = figure
         self.axes = axes
         self.alt = alt
         self.table = table
+        self.reads = reads
 
     def __repr__(self) -> str:
         return self.alt

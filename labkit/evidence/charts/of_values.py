@@ -72,7 +72,7 @@ def bars(
     full = "" if of is None else f" of {of:,.4g}"
     listed = "; ".join(f"{name} {_number(value)}{full}" for name, value in values.items())
     table = pandas.DataFrame({unit: values})
-    return Chart(figure, axes, f"{title}. {'Dot' if log else 'Bar'} chart, {unit}: {listed}.", table)
+    return Chart(figure, axes, f"{title}. {'Dot' if log else 'Bar'} chart, {unit}: {listed}.", table, reads="x")
 
 
 def tradeoff(table: pandas.DataFrame, *, title: str, n: str = "") -> Chart:
@@ -109,7 +109,8 @@ def tradeoff(table: pandas.DataFrame, *, title: str, n: str = "") -> Chart:
         f"{column}: {', '.join(f'{name} {_number_or_none(value)}' for name, value in table[column].items())}"
         for column in table
     )
-    return Chart(figure, panels[0], f"{title}. Bar charts side by side, one for each column: {listed}.", table.round(3))
+    alt = f"{title}. Bar charts side by side, one for each column: {listed}."
+    return Chart(figure, panels[0], alt, table.round(3), reads="x")
 
 
 def curves(
@@ -185,7 +186,7 @@ def matrix(
             axes.text(
                 column + 0.5, row, sign, ha="center", va="center", color=colour, fontsize=14, family="DejaVu Sans"
             )
-    axes.set_xticks([column + 0.5 for column in range(columns)], [str(each).replace(" ", "\n", 1) for each in table])
+    axes.set_xticks([column + 0.5 for column in range(columns)], [textwrap.fill(str(each), 11) for each in table])
     axes.set_yticks(range(rows), table.index)
     axes.invert_yaxis()
     axes.set_xlim(0, columns)
@@ -200,4 +201,4 @@ def matrix(
         for name, row in table.iterrows()
     )
     in_words = table.replace({True: f"✔ {words[0]}", False: f"✘ {words[1]}"})
-    return Chart(figure, axes, f"{title}. Matrix of {rows} by {columns}: {listed}.", in_words)
+    return Chart(figure, axes, f"{title}. Matrix of {rows} by {columns}: {listed}.", in_words, reads="none")
