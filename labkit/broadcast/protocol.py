@@ -6,16 +6,17 @@ In a notebook `serve(app, protocol=HubProtocol)`, in a shell `uvicorn x:app --ws
 from starlette.websockets import WebSocket
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
-# Where a connection's scope holds the function; ASGI's extensions are the place for what one server offers.
-_EXTENSION = "labkit.abort"
-
 
 class HubProtocol(WebSocketsSansIOProtocol):
-    """Unlike uvicorn's own: hands each endpoint, in the scope of its connection, the means to abort it."""
+    """Unlike uvicorn's own: hands each endpoint, in the scope of its connection, the means to abort it.
 
-    async def run_asgi(self) -> None:
+    source: notebook 06, "Who frees the socket?"
+    """
+
+    async def run_asgi(self):
         """Run the endpoint of this connection to its end."""
-        self.scope["extensions"][_EXTENSION] = self.transport.abort
+        # ASGI's extensions are the place for what one server offers and another does not.
+        self.scope["extensions"]["labkit.abort"] = self.transport.abort
         await super().run_asgi()
 
 
@@ -30,9 +31,9 @@ def abort(websocket: WebSocket) -> None:
     source: notebook 06, "Who frees the socket?"
     """
     extensions = websocket.scope.get("extensions") or {}
-    if _EXTENSION not in extensions:
+    if "labkit.abort" not in extensions:
         raise RuntimeError(
             "This connection cannot be aborted: its server does not speak HubProtocol. "
             "Start it by serve(app, protocol=HubProtocol), or uvicorn with --ws labkit.broadcast.protocol:HubProtocol."
         )
-    extensions[_EXTENSION]()
+    extensions["labkit.abort"]()

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import nbformat
 
+DEFINITIONS = (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 FOLDER = Path(__file__).resolve().parents[2] / "notebooks"
 NAMES = (
     "01_websocket_basics",
@@ -32,11 +33,11 @@ def prose_cells(name: str) -> list[str]:
     return [cell.source for cell in read(name).cells if cell.cell_type == "markdown"]
 
 
-def classes_in(source: str) -> dict[str, ast.ClassDef]:
-    """Return the classes that a piece of source defines at its top level, docstrings taken out."""
-    found = {node.name: node for node in ast.parse(source).body if isinstance(node, ast.ClassDef)}
+def definitions_in(source: str) -> dict[str, ast.stmt]:
+    """Return the classes and functions that a piece of source defines at its top level, docstrings taken out."""
+    found = {node.name: node for node in ast.parse(source).body if isinstance(node, DEFINITIONS)}
     for definition in found.values():
         for node in ast.walk(definition):
-            if isinstance(node, (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)) and ast.get_docstring(node):
+            if isinstance(node, DEFINITIONS) and ast.get_docstring(node):
                 node.body = node.body[1:]
     return found

@@ -10,7 +10,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 import lesson
 
-from labkit.broadcast import managers
+from labkit.broadcast import managers, policies, protocol
 
 SOURCE = Path(managers.__file__).read_text(encoding="utf-8")
 RUNGS = [node.name for node in ast.parse(SOURCE).body if isinstance(node, ast.ClassDef)]
@@ -36,9 +36,22 @@ def test_rung_is_the_cell_of_the_notebook_that_it_cites(rung):
     name = next(name for name in lesson.NAMES if name.startswith(cited[1]))
     headings = re.findall(r"^#+ (.+)$", "\n".join(lesson.prose_cells(name)), re.MULTILINE)
     assert cited[2] in headings
-    cells = [found[rung] for found in map(lesson.classes_in, parsable(name)) if rung in found]
+    cells = [found[rung] for found in map(lesson.definitions_in, parsable(name)) if rung in found]
     assert cells, f"notebook {name} defines no {rung}"
-    assert ast.unparse(lesson.classes_in(SOURCE)[rung]) in [ast.unparse(cell) for cell in cells]
+    assert ast.unparse(lesson.definitions_in(SOURCE)[rung]) in [ast.unparse(cell) for cell in cells]
+
+
+PARTS = [(protocol, "HubProtocol"), *((policies, policy) for policy in policies.WHEN_FULL)]
+
+
+@pytest.mark.parametrize(("room", "part"), PARTS)
+def test_what_the_rungs_stand_on_is_a_cell_of_notebook_06(room, part):
+    """The same syntax tree, docstring aside."""
+    name = next(name for name in lesson.NAMES if name.startswith("06"))
+    source = Path(room.__file__).read_text(encoding="utf-8")
+    cells = [found[part] for found in map(lesson.definitions_in, parsable(name)) if part in found]
+    assert cells, f"notebook 06 defines no {part}"
+    assert ast.unparse(lesson.definitions_in(source)[part]) in [ast.unparse(cell) for cell in cells]
 
 
 def parsable(name: str) -> list[str]:

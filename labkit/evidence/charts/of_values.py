@@ -186,7 +186,10 @@ def matrix(
             axes.text(
                 column + 0.5, row, sign, ha="center", va="center", color=colour, fontsize=14, family="DejaVu Sans"
             )
-    axes.set_xticks([column + 0.5 for column in range(columns)], [textwrap.fill(str(each), 11) for each in table])
+    axes.set_xticks(
+        [column + 0.5 for column in range(columns)],
+        [textwrap.fill(str(each), 84 // columns, break_long_words=False) for each in table],
+    )
     axes.set_yticks(range(rows), table.index)
     axes.invert_yaxis()
     axes.set_xlim(0, columns)
