@@ -44,7 +44,7 @@ def test_make_alone_lists_the_targets(house):
     run = make(house)
     assert run.returncode == 0
     assert [line.split()[1] for line in run.stdout.splitlines()] == [
-        "help", "lab", "test", "check", "long", "bench", "doctor", "pins", "clean",
+        "help", "lab", "demo", "test", "check", "long", "bench", "doctor", "pins", "clean",
     ]  # fmt: skip
     assert not (house / ".venv").exists()
 
