@@ -34,8 +34,9 @@ lab: $(READY) ## set up what is missing, and open JupyterLab at notebook 01
 	@exec $(RUN) -m jupyterlab --ServerApp.root_dir="$(CURDIR)" --LabApp.default_url=/lab/tree/$(NOTEBOOK) $(ALLOW_ROOT) $(ARGS)
 
 demo: $(READY) ## the one-hour demonstration for instructors (the sheet: notebooks/README.md)
+	@rm -rf build/demonstration
 	@$(RUN) notebooks/demonstration.py build/demonstration
-	@exec $(RUN) -m jupyterlab --ServerApp.root_dir="$(CURDIR)" \
+	@BROADCAST_LAB_LEDGER="$(CURDIR)/build/demonstration/predictions.json" exec $(RUN) -m jupyterlab --ServerApp.root_dir="$(CURDIR)" \
 	    --LabApp.default_url=/lab/tree/build/demonstration/04_broadcast.ipynb $(ALLOW_ROOT) $(ARGS)
 
 test: $(READY) ## set up what is missing, and run everything that CI runs

@@ -72,7 +72,7 @@ def test_alt_texts_say_the_numbers(deliveries, measurements):
     assert "2 healthy got 6 deliveries, the last of message 3 of 3; 1 stalled got 0" in alts[1]
     assert "loop 21 of 60; queue 60 of 60" in alts[2]
     assert "loop 20 at 10, 200 at 100; gather 40 at 10, 400 at 100" in alts[3]
-    assert "A: kept reaches all; B: kept keeps order" in alts[5]
+    assert "A: reaches all: kept, keeps order: broken; B: reaches all: not tried, keeps order: kept" in alts[5]
     assert "Dot chart, µs: set 0.08; list 70" in alts[6]
     assert "2 healthy clients × 3 messages" in alts[7]
     assert "loop 100 % arrived, half of these within 1.5 ms, the last at 2.0 ms" in alts[7]

@@ -199,9 +199,9 @@ def matrix(
         spine.set_visible(False)
     if notes:
         write_note(axes, "\n".join(notes))
+    said = table.map(lambda value: "not tried" if value is None else words[0] if value else words[1])
     listed = "; ".join(
-        f"{name}: {words[0]} {', '.join(str(column) for column in table if row[column]) or 'nothing'}"
-        for name, row in table.iterrows()
+        f"{name}: {', '.join(f'{column}: {word}' for column, word in row.items())}" for name, row in said.iterrows()
     )
-    in_words = table.replace({True: f"✔ {words[0]}", False: f"✘ {words[1]}"})
+    in_words = table.map(lambda value: looks[None if value is None else bool(value)][1]) + " " + said
     return Chart(figure, axes, f"{title}. Matrix of {rows} by {columns}: {listed}.", in_words, reads="none")
