@@ -162,6 +162,7 @@ class Fleet:
         }
         self._child: Child | None = None
         self._swarm: Swarm | _RemoteSwarm | None = None
+        self._closed = False
 
     def __repr__(self) -> str:
         state = "connected" if self.is_open else "not connected"
@@ -217,6 +218,11 @@ class Fleet:
         self._swarm = swarm
 
     def _connected(self) -> Swarm | _RemoteSwarm:
+        if self._swarm is None and self._closed:
+            raise RuntimeError(
+                f"Fleet {self.name!r} is closed: it could not connect, or close(), close_lab() or a newer fleet of its "
+                "name has closed it. Run the cell that makes it again."
+            )
         if self._swarm is None:
             raise RuntimeError(f"Fleet {self.name!r} is not connected. Is `await fleet.connect()` missing?")
         return self._swarm
@@ -310,6 +316,7 @@ class Fleet:
         elif self._swarm is not None:
             self._swarm.close()
         self._swarm = None
+        self._closed = True
         running.forget(self)
 
 

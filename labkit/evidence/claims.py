@@ -36,15 +36,15 @@ class Statement(NamedTuple):
 STATEMENTS = {
     "all-at-once": Statement(
         "sends all at once, not one by one",
-        "N sends in order; what is shared is the encoding",
-        "04 E1, 06 E8",
+        "N sends, one by one, in order",
+        "04 E1",
     ),
     "slow-without": Statement(
         "without broadcasting it is slow",
         "same writes either way; polling is what is slow",
         "01 E1 E2, 04 E1",
     ),
-    "loudspeaker": Statement("like a loudspeaker", "until one listener closes the door", "06 E3"),
+    "loudspeaker": Statement("like a loudspeaker", "until one listener falls asleep", "06 E3 E5 E6"),
     "stays-open": Statement(
         "stays open, instant, both ways",
         "with limits: idle cuts, blocked loops",
@@ -69,10 +69,10 @@ STATEMENTS = {
     "step-5": Statement("FastAPI's WebSocketManager; the class of step 5", "a pattern; goes backwards", "05 E1 E2"),
     "gather-faster": Statement(
         "gather is faster (step 6, pitfall 2)",
-        "dearer for healthy clients; about N times faster when each send waits",
+        "dearer for healthy clients; many times faster when each send waits",
         "06 E1 E2",
     ),
-    "gather-robust": Statement("gather is more robust", "hangs with one sleeper; never removes", "06 E3 E7"),
+    "gather-robust": Statement("gather is more robust", "hangs with one sleeper; never removes", "06 E3 E4 E7"),
     "return-exceptions": Statement("return_exceptions=True is critical", "if the results are read", "06 E7"),
     "sets": Statement("sets instead of lists", "in a mass disconnect", "03 E3 E4"),
     "order": Statement(
@@ -84,7 +84,7 @@ STATEMENTS = {
     "ignore-disconnects": Statement(
         "ignoring disconnects crashes the server",
         "it does not crash: it loses, leaks, or hangs; each shown",
-        "03 E1 E2, 04 E2, 06 E3",
+        "03 E1 E2, 04 E2, 06 E3 E4 E6",
     ),
     "not-only-websockets": Statement("SSE and push also broadcast", "true, same slow reader", "01 E5"),
     "redis-all": Statement("Redis makes messages reach all", "at most once; Streams for more", "07 E1 E3 E5"),
@@ -102,7 +102,7 @@ STATEMENTS = {
     "very-large": Statement(
         "not for very large scale; one-to-one is direct; feels instant",
         "the capacity card; decision table",
-        "06 E9, 05 E4, 07 E7",
+        "05 E4, 07 E7",
     ),
     "publish-subscribe": Statement(
         "publish-subscribe, event-driven, public address",
@@ -299,7 +299,7 @@ class Claims:
 
     def _repr_html_(self) -> str:
         path = "" if self.path is None else f"<code>{html.escape(str(self.path))}</code>"
-        heads = ("the seed says", "what became of it", "notebook", "on this machine")
+        heads = ("the seed says", "what became of it", "notebook and experiment", "on this machine")
         return "\n".join(
             [
                 # Jupyter sets tables to the right, which suits numbers only.

@@ -110,11 +110,12 @@ def _draw_box(axes: "Axes", lines: list[str], tag: str, *, make_room: bool) -> N
     figure = axes.figure
     renderer = FigureCanvasAgg(figure).get_renderer()
     figure.draw_without_rendering()
+    lowest = axes.get_tightbbox(renderer).y0
     if len(figure.axes) > 1:
         # The layout would widen the one panel that has the box; all places are settled, so it need not be asked again.
         figure.set_layout_engine("none")
         make_room = False
-    lowest = min(each.get_tightbbox(renderer).y0 for each in figure.axes)
+        lowest = figure.get_tightbbox(renderer).y0 * figure.dpi
     below = (lowest - axes.get_window_extent(renderer).y0) / figure.dpi * 72
     axes.annotate(
         "\n".join(lines), (0, 0), (4, below - 12), xycoords="axes fraction", textcoords="offset points", ha="left",

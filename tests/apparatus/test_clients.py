@@ -277,3 +277,17 @@ async def test_too_large_a_fleet_connects_nobody(board):
     with pytest.raises(TooManyDescriptors, match=f"this system allows {hard}"):
         await Fleet(server, healthy=hard).connect()
     assert server.connections == 0
+
+
+async def test_fleet_says_whether_it_was_never_connected_or_is_closed(board):
+    """The first is a line that is missing, the second a cell to run again."""
+    server = await serve(board.app)
+    fleet = Fleet(server, healthy=1)
+    with pytest.raises(RuntimeError, match=r"is not connected\. Is `await fleet\.connect\(\)` missing\?"):
+        _ = fleet.deliveries
+    await fleet.connect()
+    await Fleet(server, healthy=1).connect()
+    with pytest.raises(RuntimeError, match=r"a newer fleet of its name has closed it\. Run the cell"):
+        _ = fleet.deliveries
+    await fleet.connect()
+    assert len(fleet.deliveries) == 0
