@@ -25,7 +25,7 @@ from fastapi import WebSocketDisconnect
 
 from labkit.apparatus import guard
 from labkit.tutor import exercises, lines
-from labkit.tutor.lines import line_in, line_of, standing
+from labkit.tutor.lines import line_in, line_of, name_of, source_has, standing
 from labkit.tutor.trial import NotYet, Trial
 
 # Seconds without a turn of the loop after which an answer counts as blocking; and for a trial as a whole.
@@ -236,12 +236,12 @@ class Watchdog(threading.Thread):
     def _blocked(self) -> dict | None:
         if time.monotonic() - self._turned_at < BLOCKED_SECONDS:
             return None
-        frame, line = sys._current_frames()[self._main], ""
-        while frame is not None and not line:
-            line = line_of(frame)
+        frame = sys._current_frames()[self._main]
+        while frame is not None and not line_of(frame):
             frame = frame.f_back
+        line = line_of(frame)
         where = f" It is in {line}." if line else ""
-        if line and "sleep" not in line:
+        if line and "sleep" not in line and source_has(frame.f_code, r"except\b"):
             where += " Does an `except` swallow an error there? Then the loop goes round without waiting."
         return not_yet(f"For {BLOCKED_SECONDS:g} s nobody else had a turn: your code keeps the loop to itself.{where}")
 
@@ -264,7 +264,7 @@ def not_yet(message: str) -> dict:
 
 def own_error(error: BaseException) -> str:
     """Return the learner's own exception in a sentence, with their line; or whose mistake it is if not theirs."""
-    said = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    said = f"{name_of(error)}: {error}" if str(error) else name_of(error)
     line = line_in(error)
     if line:
         meaning = (
@@ -282,7 +282,9 @@ def never_awaited(warned: list) -> str:
 
 def lines_of(printed: io.StringIO) -> str:
     """Return the first lines that the answer printed, without what the laboratory says."""
-    said = [line for line in printed.getvalue().splitlines() if not line.startswith(("✘ ", "✔ expected"))]
+    # Half a character, printed, could not be sent to the page.
+    text = printed.getvalue().encode(errors="backslashreplace").decode()
+    said = [line for line in text.splitlines() if not line.startswith(("✘ ", "✔ expected"))]
     more = [f"… and {len(said) - PRINTED_LINES} lines more"] if len(said) > PRINTED_LINES else []
     return "\n".join(said[:PRINTED_LINES] + more)
 

@@ -3,6 +3,7 @@
 import asyncio
 import inspect
 import linecache
+import re
 import traceback
 
 # The files that the learner's code came from; the judge fills them in.
@@ -21,6 +22,20 @@ def line_in(error: BaseException) -> str:
     """Return the innermost line of the learner's code that an error passed through, or an empty string."""
     frames = reversed(list(traceback.walk_tb(error.__traceback__)))
     return next(filter(None, (line_of(frame, number) for frame, number in frames)), "")
+
+
+def name_of(error: BaseException) -> str:
+    """Return the name of an error's class; with its kind, where one letter tells it from another of another kind."""
+    name = type(error).__name__
+    return f"{name} (a RuntimeError)" if name == "WebSocketDisconnected" else name
+
+
+def source_has(code: object, pattern: str) -> bool:
+    """Whether a line of a function begins with what a pattern says. code: the function, or its code."""
+    try:
+        return bool(re.search(rf"^\s*(?:{pattern})", inspect.getsource(code), re.MULTILINE))
+    except (OSError, TypeError):
+        return False
 
 
 def standing(task: asyncio.Task) -> str:

@@ -21,7 +21,7 @@ from labkit.apparatus import guard
 from labkit.apparatus.clients import Fleet
 from labkit.apparatus.crowd.wire import ClientFailed
 from labkit.apparatus.server import LabServer, serve
-from labkit.tutor.lines import line_in, standing
+from labkit.tutor.lines import line_in, name_of, standing
 
 # Seconds for what takes milliseconds: only an answer that waits for what never comes reaches this.
 PATIENCE = 3.0
@@ -262,7 +262,7 @@ class Trial:
         if error is None:
             return ""
         # The first line is enough for a story: pydantic writes four for each field.
-        said = f"{type(error).__name__}: {error}".splitlines()[0].removesuffix(": ")
+        said = f"{name_of(error)}: {error}".splitlines()[0].removesuffix(": ")
         line = line_in(error)
         return f"{said}, in {line}" if line else said
 
@@ -277,7 +277,7 @@ class Trial:
         try:
             yield
         except errors as error:
-            raise NotYet(otherwise.replace("{error}", f"{type(error).__name__}: {error}")) from None
+            raise NotYet(otherwise.replace("{error}", f"{name_of(error)}: {error}")) from None
 
 
 async def awaitable(function: Callable, *arguments: object) -> object:

@@ -112,6 +112,19 @@ def test_what_would_harm_a_kernel_is_named(written, line, says):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    ("body", "asked"),
+    [("pass", False), ("\n        try: 1 / 0\n        except ZeroDivisionError: pass", True)],
+    ids=["no except", "except"],
+)
+def test_blocking_loop_is_asked_for_its_except_where_it_has_one(written, body, asked):
+    """A question for what is not there leads astray."""
+    verdict = checked(written(f"{REGISTER}    while True: {body}\n"))
+    assert "nobody else had a turn" in verdict.message
+    assert ("Does an `except` swallow an error there?" in verdict.message) == asked
+
+
+@pytest.mark.slow
 def test_waiting_for_ever_is_named_with_the_line(written):
     """Somewhere in the middle of a call the code waits for what never comes."""
     verdict = checked(written("async def keep_register(websocket, here):\n    await asyncio.Event().wait()"))
@@ -125,6 +138,19 @@ def test_what_the_answer_prints_is_shown_and_not_endlessly(written):
     assert verdict.printed.startswith("line 0\n")
     assert verdict.printed.endswith("lines more")
     assert len(verdict.printed.splitlines()) == 13
+
+
+def test_half_a_character_that_the_answer_prints_can_be_shown(written):
+    """X4.1 hands one over, and whoever wonders prints it."""
+    verdict = checked(written(f"{REGISTER}    print('got', chr(0xD800))\n"))
+    assert verdict.printed.splitlines()[0] == "got \\ud800"
+
+
+def test_error_that_looks_like_a_typing_mistake_is_named_with_its_kind(written):
+    """One letter tells WebSocketDisconnected from WebSocketDisconnect, and they are caught by different names."""
+    body = "    await websocket.close()\n    await websocket.send_text('GOAL')\n"
+    verdict = checked(written(REGISTER + body))
+    assert "WebSocketDisconnected (a RuntimeError): Cannot call" in verdict.message
 
 
 def test_forgotten_await_is_named(written):

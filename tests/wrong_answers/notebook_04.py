@@ -74,7 +74,7 @@ async def removes(connections: set, text: str):
             connections.remove(connection)
 
 
-@wrong("X4.1", says="and nobody took them off; your function raised WebSocketDisconnected")
+@wrong("X4.1", says="your function raised WebSocketDisconnected (a RuntimeError): Cannot call")
 async def knows_one_of_two_errors(connections: set, text: str):
     """A connection that was closed from our side raises the other one."""
     for connection in connections.copy():
@@ -126,6 +126,52 @@ async def swallows_our_own_mistake(connections: set, text: str):
             connections.discard(connection)
         except Exception:
             pass
+
+
+@wrong("X4.1", says="which nothing can encode: a mistake of ours; fans")
+async def looks_for_the_mistake_that_we_named(connections: set, text: str):
+    """One kind of mistake is kept out in front; every other looks as if everybody had gone."""
+    if not isinstance(text, str):
+        raise TypeError(f"a text is wanted, not {text!r}")
+    for connection in connections.copy():
+        try:
+            await connection.send_text(text)
+        except Exception:
+            connections.discard(connection)
+
+
+@wrong("X4.1", says="which nothing can encode: a mistake of ours; nobody got it, and your function said nothing")
+async def swallows_the_mistake_that_we_did_not_name(connections: set, text: str):
+    """A ValueError is taken for what a register raises."""
+    for connection in connections.copy():
+        try:
+            await connection.send_text(text)
+        except (WebSocketDisconnect, RuntimeError):
+            connections.discard(connection)
+        except ValueError:
+            pass
+
+
+@wrong("X4.1", says="""the fans got "{'home': 1, 'away': 0}", and your function said nothing""")
+async def makes_a_text_of_anything(connections: set, text: str):
+    """Then nothing fails, and every fan sees our mistake but us."""
+    for connection in connections.copy():
+        try:
+            await connection.send_text(str(text))
+        except (WebSocketDisconnect, RuntimeError):
+            connections.discard(connection)
+
+
+@right("X4.1")
+async def asks_for_a_text_as_well(connections: set, text: str):
+    """A question in front does no harm; what the sends raise is still sorted."""
+    if not isinstance(text, str):
+        raise TypeError(f"a text is wanted, not {text!r}")
+    for connection in [*connections]:
+        try:
+            await connection.send_text(text)
+        except (WebSocketDisconnect, RuntimeError):
+            connections.discard(connection)
 
 
 @wrong("X4.1", says="are here, and your function took them off the register")
@@ -262,6 +308,35 @@ async def compares_before_and_after(connections: set, text: str):
         except (WebSocketDisconnect, RuntimeError):
             connections.discard(connection)
     return before - connections
+
+
+@wrong("X4.2", says="left before its turn; your send to it failed, and your function does not name it")
+async def names_only_whom_it_takes_off(connections: set, text: str):
+    """The handler had been faster, and the one who could not be told is nobody's."""
+    gone = []
+    for connection in connections.copy():
+        try:
+            await connection.send_text(text)
+        except (WebSocketDisconnect, RuntimeError):
+            if connection in connections:
+                gone.append(connection)
+            connections.discard(connection)
+    return gone
+
+
+@right("X4.2")
+async def skips_who_has_left(connections: set, text: str):
+    """Nothing is sent to who is off the register by now, and so nothing fails."""
+    gone = []
+    for connection in connections.copy():
+        if connection not in connections:
+            continue
+        try:
+            await connection.send_text(text)
+        except (WebSocketDisconnect, RuntimeError):
+            connections.discard(connection)
+            gone.append(connection)
+    return gone
 
 
 @wrong("X4.2", says="are here, and were told")
@@ -430,6 +505,16 @@ async def only_swallows(connections: list, text: str):
             await connection.send_text(text)
         except (WebSocketDisconnect, RuntimeError):
             pass
+
+
+@wrong("X4.3", says="still stand in the register. Is the list that you changed the one that you were given?")
+async def makes_a_new_list(connections: list, text: str):
+    """Who asked keeps the old one, and so do the handlers."""
+    for connection in connections:
+        try:
+            await connection.send_text(text)
+        except (WebSocketDisconnect, RuntimeError):
+            connections = [each for each in connections if each is not connection]
 
 
 @wrong("X4.3", says="fans [1, 2, 4, 5, 6, 7, 8] are here, and your function took them off the register")

@@ -247,7 +247,7 @@ class makes_the_room_anew(Roomwise):
         self.rooms[room] = {websocket}
 
 
-@wrong("X5.2", says="broadcast('GOAL 1', 'semifinal'), and fan 4 heard it 2 times")
+@wrong("X5.2", says="broadcast('GOAL 1', 'semifinal'), and fan 4 heard it 2 times, in place of once")
 class adds_twice(Roomwise):
     """A list, and one `append` too many for the first."""
 
@@ -481,6 +481,33 @@ class swallows_the_rest(Listed):
             except Exception as error:
                 if isinstance(error, (WebSocketDisconnect, RuntimeError)):
                     self.disconnect(websocket)
+
+
+@wrong("X5.3", says="came back as if all were well, and the fans heard '7': who shall find this mistake?")
+class makes_a_text_of_anything(Listed):
+    """Then nothing fails, and every fan sees the mistake but its caller."""
+
+    async def broadcast(self, text: str):
+        text = str(text)
+        for websocket in self.connections.copy():
+            try:
+                await websocket.send_text(text)
+            except (WebSocketDisconnect, RuntimeError):
+                self.disconnect(websocket)
+
+
+@wrong("X5.3", says="Fan 4 of 9 vanished while your broadcast waited for it, and fan 1 heard it 2 times, in place of")
+class begins_again(Listed):
+    """After an error, once more from the beginning, for the sake of those behind."""
+
+    async def broadcast(self, text: str):
+        while True:
+            try:
+                for websocket in self.connections.copy():
+                    await websocket.send_text(text)
+                return
+            except (WebSocketDisconnect, RuntimeError):
+                self.disconnect(websocket)
 
 
 @wrong("X5.3", says="then broadcast('GOAL 1') raised ValueError: list.remove(x): x not in list")

@@ -1,6 +1,7 @@
 """Exercises of notebook 04, "How does one message reach everyone?": what is asked, three hints, and each trial."""
 
 import asyncio
+import inspect
 from collections.abc import Awaitable, Callable, Collection
 from contextlib import suppress
 
@@ -8,7 +9,7 @@ from fastapi import WebSocket, WebSocketDisconnect
 from starlette.websockets import WebSocketState
 
 from labkit.tutor.exercises import Exercise
-from labkit.tutor.lines import line_in, standing
+from labkit.tutor.lines import line_in, name_of, source_has, standing
 from labkit.tutor.trial import NotYet, Trial, awaitable, called
 
 # What a broadcast ends with when it meets somebody who is gone, or a register that has changed.
@@ -31,7 +32,7 @@ def said(error: BaseException, it: Trial) -> str:
     text = str(error)
     for number, websocket in it.websockets.items():
         text = text.replace(repr(websocket), f"the connection of fan {number}")
-    return f"{type(error).__name__}: {text}".removesuffix(": ") + f", in {line_in(error)}"
+    return f"{name_of(error)}: {text}".removesuffix(": ").removesuffix(".") + f", in {line_in(error)}"
 
 
 class Ground:
@@ -151,10 +152,11 @@ class Ground:
         lost = [number for number in self.here if number not in self.registered()]
         self.it.require(not lost, f"{story}; fans {lost} are here, and your function took them off the register.")
 
-    def no_ghosts(self, story: str) -> None:
+    def no_ghosts(self, story: str, question: str = "") -> None:
         """See that those who have gone do not stand in the register."""
         ghosts = [number for number in self.registered() if number not in self.here]
-        self.it.require(not ghosts, f"{story}; fans {ghosts} are gone, and still stand in the register.")
+        said = f"{story}; fans {ghosts} are gone, and still stand in the register. {question}"
+        self.it.require(not ghosts, said.rstrip())
 
     async def line_up(self, broadcast: Callable, text: str, story: str) -> list[int]:
         """Broadcast once while nobody is gone, and return the order in which the fans of a set had their turn."""
@@ -192,13 +194,16 @@ async def try_safe_broadcast(it: Trial, safe_broadcast: Callable[..., Awaitable]
     ground.all_told("PENALTY", how)
     ground.no_ghosts(f"{how}, and a round has met all three")
     ground.nobody_lost(how)
-    await mistake_of_our_own(ground, safe_broadcast)
+    score = {"home": 1, "away": 0}
+    await mistake_of_our_own(ground, safe_broadcast, score, "which is no text")
+    # It is found when the text is encoded, before anything is written: the connection is none the worse.
+    await mistake_of_our_own(ground, safe_broadcast, "\ud800", "half a character, which nothing can encode")
     await ground.round(safe_broadcast, "FULL TIME", "4 fans are here")
     ground.all_told("FULL TIME", "4 fans are here")
     await ground.all_hear("FULL TIME")
     return (
         "One fan left in the middle of a round and three before one: all who stayed heard everything, and who had gone "
-        "is off the register. A text that was none cost nobody a place."
+        "is off the register. Two mistakes of ours came out, and cost nobody a place."
     )
 
 
@@ -215,17 +220,18 @@ async def three_go(ground: Ground, order: list[int]) -> str:
     )
 
 
-async def mistake_of_our_own(ground: Ground, broadcast: Callable) -> None:
-    """Hand over a text that is none: the error is ours, and must reach us."""
-    it, score = ground.it, {"home": 1, "away": 0}
-    task = it.start(broadcast, ground.register, score)
-    story = f"We called your function with {score}, which is no text: a mistake of ours"
+async def mistake_of_our_own(ground: Ground, broadcast: Callable, text: object, what: str) -> None:
+    """Hand over what cannot be sent to anybody: the error is ours, and must reach us."""
+    it, before = ground.it, len(ground.it.events)
+    task = it.start(broadcast, ground.register, text)
+    story = f"We called your function with {text!r}, {what}: a mistake of ours"
     error = await error_of(it, task, f"{story}; your function")
     ground.nobody_lost(story)
+    got = [event.detail for event in it.events[before:] if event.what == "sent"]
     it.require(
         error,
-        f"{story}; nobody got it, and your function said nothing. Which errors belong to a fan who is gone, and which "
-        "to us?",
+        f"{story}; {f'the fans got {got[0]!r}' if got else 'nobody got it'}, and your function said nothing. Which "
+        "errors belong to a fan who is gone, and which to us?",
     )
 
 
@@ -249,6 +255,11 @@ async def try_send_and_report(it: Trial, send_and_report: Callable[..., Awaitabl
     it.require(
         early not in dropped,
         f"{story}. Fan {early} had got “GOAL” before it left; your function says that it was dropped.",
+    )
+    # Who sends to all at once has sent to this one, too, before it left.
+    it.require(
+        late in dropped or late in ground.told("GOAL") or late not in ground.order("GOAL"),
+        f"{story}. Fan {late} left before its turn; your send to it failed, and your function does not name it.",
     )
 
     order = await ground.line_up(send_and_report, "HALF-TIME", "6 fans are here, and the rest went long ago")
@@ -320,7 +331,9 @@ async def try_tell_everyone(it: Trial, tell_everyone: Callable[..., Awaitable]) 
     story = "Fan 3 had hung up and still stood in the list"
     await ground.round(tell_everyone, "KICK-OFF", story)
     ground.all_told("KICK-OFF", f"{story}; your loop sent to fans {ground.order('KICK-OFF')}")
-    ground.no_ghosts(f"{story}, and a round has met it")
+    rebound = source_has(tell_everyone, rf"{next(iter(inspect.signature(tell_everyone).parameters))}\s*=[^=]")
+    question = "Is the list that you changed the one that you were given?" if rebound else ""
+    ground.no_ghosts(f"{story}, and a round has met it", question)
     ground.nobody_lost(story)
 
     ground.takes_off = True
@@ -360,7 +373,10 @@ async def try_fair_manager(it: Trial, manager_class: type) -> str:
     await fleet.until(len(rounds.texts), clients=[2, 4, 5])
     heard = [each.text for each in fleet.deliveries if each.client == 2]
     it.require(heard == rounds.texts, f"Fan 2 was here all the time, and heard {heard}.")
-    return "With 6 fans, 7 and 5, everybody was first once and last once, and heard every round once."
+    return (
+        "With 6 fans, 7 and 5, everybody was first once and last once, and heard every round once. Nobody left during "
+        "a round here, which X4.1 is about."
+    )
 
 
 async def stand(websocket: WebSocket, it: Trial, manager: object) -> None:

@@ -2,7 +2,6 @@
 
 import asyncio
 import inspect
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AsyncExitStack, suppress
 
@@ -13,7 +12,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from labkit.apparatus.server import LabServer
 from labkit.tutor.exercises import Exercise
-from labkit.tutor.lines import line_in, standing
+from labkit.tutor.lines import line_in, name_of, standing
 from labkit.tutor.trial import PATIENCE, NotYet, Trial, awaitable, called
 
 FENCE = "fence"
@@ -85,7 +84,7 @@ def said(error: BaseException) -> str:
     """Return an error in words, with the learner's line."""
     # Whoever looks up a connection gets its address in memory for a message.
     message = "" if " object at 0x" in str(error) else str(error)
-    text = f"{type(error).__name__}: {message}".removesuffix(": ").removesuffix(".")
+    text = f"{name_of(error)}: {message}".removesuffix(": ").removesuffix(".")
     line = line_in(error)
     return f"{text}, in {line}" if line else text
 
@@ -148,10 +147,10 @@ async def reached(it: Trial, fans: Fans, text: str, expected: list[int], story: 
     it.require(not missing, f"{story}, and {named(missing)} never heard it.")
     others = [number for number in fans if number not in expected and heard[number]]
     it.require(not others, f"{story}, and {named(others)} heard it, for whom it was not meant.")
-    twice = [number for number in expected if len(heard[number]) > 1]
-    if twice:
-        count = Counter(heard[twice[0]])[text]
-        raise NotYet(f"{story}, and fan {twice[0]} heard it {count} times.")
+    for number in expected:
+        count, beside = heard[number].count(text), [each for each in heard[number] if each != text]
+        it.require(count == 1, f"{story}, and fan {number} heard it {count} times, in place of once.")
+        it.require(not beside, f"{story}, and fan {number} heard {in_words(beside)} beside it.")
 
 
 def sent(it: Trial, number: int, text: str) -> bool:
@@ -338,11 +337,16 @@ async def tells_a_mistake(it: Trial, manager: object, fans: Fans) -> None:
     mistaken = it.start(manager.broadcast, 7)
     await asyncio.wait({mistaken}, timeout=PATIENCE)
     story = "Somebody called broadcast(7), which is no text; no connection was bad"
-    await reaches(it, manager, fans, ("GOAL 4",), list(fans), story)
+    it.require(mistaken.done(), f"{story}. Your broadcast has not come back: {standing(mistaken)}.")
+    raised = mistaken.cancelled() or mistaken.exception()
+    heard = sorted({text for texts in (await heard_by(it, fans)).values() for text in texts})
     it.require(
-        mistaken.done() and not mistaken.cancelled() and mistaken.exception(),
-        f"{story}. Your broadcast came back as if all were well: who shall find this mistake?",
+        raised or not heard,
+        f"{story}. Your broadcast came back as if all were well, and the fans heard {', '.join(map(repr, heard))}: who "
+        "shall find this mistake?",
     )
+    await reaches(it, manager, fans, ("GOAL 4",), list(fans), story)
+    it.require(raised, f"{story}. Your broadcast came back as if all were well: who shall find this mistake?")
 
 
 # ---- X5.4
