@@ -202,6 +202,47 @@ async def has_no_limit(connections: set, text: str, timeout: float):
             connections.discard(websocket)
 
 
+@wrong("X6.1", says="`timeout` is 3600. Within a minute the sleeper's send was over, unsent: which limit was that?")
+async def has_a_limit_of_its_own(connections: set, text: str, timeout: float):
+    """The argument is there, and nobody looks at it."""
+    await broadcast_within(connections, text, 1.5)
+
+
+async def broadcast_within(connections: set, text: str, seconds: float):
+    """Do all that is asked, with a limit that is given here."""
+    for websocket, result in await results_of(connections, text, seconds):
+        if isinstance(result, TimeoutError):
+            abort(websocket)
+        if isinstance(result, (TimeoutError, WebSocketDisconnect, RuntimeError)):
+            connections.discard(websocket)
+        elif result is not None:
+            raise result
+
+
+@wrong("X6.1", says="it still is in `connections`. You have set one time limit for all sends together")
+async def has_one_limit_and_looks_away(connections: set, text: str, timeout: float):
+    """The round has a limit, and its results are thrown away."""
+    sends = [websocket.send_text(text) for websocket in connections]
+    with suppress(TimeoutError):
+        await asyncio.wait_for(asyncio.gather(*sends, return_exceptions=True), timeout)
+
+
+@wrong("X6.1", says="An ExceptionGroup came out of your broadcast, from line")
+async def has_limits_in_a_group(connections: set, text: str, timeout: float):
+    """The first who is late ends the round for all."""
+
+    async def send(websocket):
+        try:
+            async with asyncio.timeout(timeout):
+                await websocket.send_text(text)
+        except (WebSocketDisconnect, RuntimeError):
+            connections.discard(websocket)
+
+    async with asyncio.TaskGroup() as group:
+        for websocket in connections.copy():
+            group.create_task(send(websocket))
+
+
 # ---- X6.2, a bounded queue
 
 
@@ -354,7 +395,7 @@ class DropsForEveryone(Mailboxes):
                 queue.put_nowait(text)
 
 
-@wrong("X6.2", says="and then nothing more: who sends to a fan that has slept?")
+@wrong("X6.2", says="and then nothing more: you have let it go. It may miss messages; it has not gone.")
 class KillsTheWriter(Mailboxes):
     """The task goes in place of a message."""
 
@@ -364,6 +405,29 @@ class KillsTheWriter(Mailboxes):
                 self.disconnect(websocket)
             else:
                 queue.put_nowait(text)
+
+
+@wrong("X6.2", says="It is the turn of '1 GOAL', and your broadcast has to wait before it comes back: it waits in line")
+class PausesForEachFan(Mailboxes):
+    """Waits in the right order, and a thousand fans are ten seconds."""
+
+    async def broadcast(self, text: str):
+        for queue, _ in list(self.clients.values()):
+            if queue.full():
+                await queue.get()
+            await queue.put(text)
+            await asyncio.sleep(0.01)
+
+
+@right("X6.2")
+class WaitsForWhatIsThere(Mailboxes):
+    """`get` of a full queue and `put` into one with room come back at once."""
+
+    async def broadcast(self, text: str):
+        for queue, _ in list(self.clients.values()):
+            if queue.full():
+                await queue.get()
+            await queue.put(text)
 
 
 @wrong("X6.2", says="3 of your tasks still run: of the first one, it waits in line")
@@ -485,14 +549,61 @@ async def waits_for_coroutines(connections: set, text: str):
     await asyncio.wait([websocket.send_text(text) for websocket in connections])
 
 
-@wrong("X6.3", says="and 6 sends to sleepers were still under way: with every message there are more")
+@wrong("X6.3", says="Your function came back twice meanwhile, and 6 sends to sleepers were still under way")
 async def waits_a_moment(connections: set, text: str):
-    """Comes back, and leaves a task behind for each message and sleeper."""
+    """Comes back, and leaves a task behind for each message and sleeper; half a second, or half a minute."""
     tasks = {asyncio.create_task(websocket.send_text(text)): websocket for websocket in connections}
-    done, _ = await asyncio.wait(tasks, timeout=0.1)
+    done, _ = await asyncio.wait(tasks, timeout=30)
     for task in done:
         if task.exception():
             connections.discard(tasks[task])
+
+
+@wrong(
+    "X6.3", says="came back while fans 2, 4 and 6 slept; their sends were ended early, and they are off `connections`"
+)
+async def has_a_limit_as_in_the_first_exercise(connections: set, text: str):
+    """Here nobody has asked for one, and a sleeper comes back."""
+    websockets = list(connections)
+    sends = [asyncio.wait_for(websocket.send_text(text), 10) for websocket in websockets]
+    for websocket, result in zip(websockets, await asyncio.gather(*sends, return_exceptions=True), strict=True):
+        if isinstance(result, (TimeoutError, WebSocketDisconnect, RuntimeError)):
+            connections.discard(websocket)
+        elif result is not None:
+            raise result
+
+
+@wrong("X6.3", says="their sends were ended early, and '1 GOAL' never reaches them. A sleeper has not gone.")
+async def gives_up_the_send(connections: set, text: str):
+    """The fan stays, and its message is lost."""
+
+    async def send(websocket):
+        try:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(2):
+                    await websocket.send_text(text)
+        except (WebSocketDisconnect, RuntimeError):
+            connections.discard(websocket)
+
+    await asyncio.gather(*(send(websocket) for websocket in connections.copy()))
+
+
+@wrong("X6.3", says="A TimeoutError came out of your function, in line")
+async def has_a_limit_for_all(connections: set, text: str):
+    """One limit around the gather."""
+    websockets = list(connections)
+    async with asyncio.timeout(0.5):
+        sends = [websocket.send_text(text) for websocket in websockets]
+        results = await asyncio.gather(*sends, return_exceptions=True)
+    connections -= {each for each, result in zip(websockets, results, strict=True) if result is not None}
+
+
+@wrong("X6.3", says="Out of your function came an ExceptionGroup, from line")
+async def lets_the_group_raise(connections: set, text: str):
+    """A group waits for its tasks; whose error it was is for us to ask."""
+    async with asyncio.TaskGroup() as group:
+        for websocket in connections.copy():
+            group.create_task(websocket.send_text(text))
 
 
 @wrong("X6.3", says="One of 7 fans has vanished, and 0 are left: whose send has failed?")
@@ -582,6 +693,33 @@ class WithAnEvent:
         self.newest = text
         for news, _ in self.fans.values():
             news.set()
+
+
+@right("X6.4")
+class WithATaskForEachMessage:
+    """No box: the newest task takes the place of the one that still waits."""
+
+    def __init__(self):
+        self.tasks = {}
+
+    async def connect(self, websocket: WebSocket):
+        await websocket.accept()
+        self.tasks[websocket] = None
+
+    def disconnect(self, websocket: WebSocket):
+        task = self.tasks.pop(websocket, None)
+        if task:
+            task.cancel()
+
+    async def send(self, websocket: WebSocket, text: str):
+        with suppress(WebSocketDisconnect, RuntimeError):
+            await websocket.send_text(text)
+
+    async def broadcast(self, text: str):
+        for websocket, task in self.tasks.items():
+            if task:
+                task.cancel()
+            self.tasks[websocket] = asyncio.create_task(self.send(websocket, text))
 
 
 @wrong("X6.4", says="and 11 more had waited")

@@ -5,6 +5,8 @@ import gc
 import weakref
 from collections.abc import Awaitable, Callable, Collection
 from contextlib import suppress
+from contextvars import ContextVar
+from dataclasses import dataclass
 
 from fastapi import WebSocket, WebSocketDisconnect
 from starlette.websockets import WebSocketState
@@ -22,6 +24,12 @@ RECEIVE_BUFFER_BYTES = 4_096
 FILLER = "x" * 400_000
 # Seconds that one send may take; long enough for a fan who reads on a busy machine.
 LIMIT = 0.4
+# So much faster pass the limits of a call that the check hurries; and the seconds for which it then waits.
+HURRY = 100
+HURRIED_SECONDS = 0.7
+AN_HOUR = 3600
+# A broadcast that only puts something somewhere needs one turn of the loop.
+TURNS = 10
 # What no send can turn into bytes: a mistake of our own, in front of every fan.
 NO_TEXT = {"goals": 3}
 
@@ -48,6 +56,45 @@ async def fill(it: Trial, *fans: int) -> None:
         await it.websockets[fan].send_text(FILLER)
 
 
+@dataclass
+class Pace:
+    """How fast the loop's clock runs for one call of the learner's, and how many limits or pauses it has set."""
+
+    speed: float = 1
+    timers: int = 0
+
+
+_pace: ContextVar[Pace | None] = ContextVar("pace", default=None)
+
+
+def note_timers() -> None:
+    """From here on, count and hurry what `paced` calls, and the tasks that they start, ask of the loop's clock."""
+    loop = asyncio.get_running_loop()
+    plain = loop.call_at
+
+    def call_at(when: float, *arguments: object, **options: object) -> asyncio.TimerHandle:
+        pace = _pace.get()
+        if pace is not None:
+            pace.timers += 1
+            when = loop.time() + (when - loop.time()) / pace.speed
+        return plain(when, *arguments, **options)
+
+    loop.call_at = call_at
+
+
+async def paced(pace: Pace, function: Callable[..., Awaitable], *arguments: object) -> object:
+    """Call a coroutine function of the learner's while its clock is watched; only for a task of its own."""
+    _pace.set(pace)
+    return await awaitable(function, *arguments)
+
+
+def inside(error: BaseException) -> list[BaseException]:
+    """Return the errors in a group and in the groups within it; of any other error, that one."""
+    if isinstance(error, BaseExceptionGroup):
+        return [leaf for each in error.exceptions for leaf in inside(each)]
+    return [error]
+
+
 async def comes_back(call: asyncio.Task, story: str) -> BaseException | None:
     """Wait until a call of the learner's has ended and return its error, if there is one; NotYet if it never does."""
     await asyncio.wait({call}, timeout=PATIENCE)
@@ -63,6 +110,12 @@ async def goes_well(call: asyncio.Task, story: str) -> None:
         raise NotYet(
             f"{story}. Out of {call.get_name()} came a WebSocketDisconnect, from {line_in(error)}: one fan is gone, "
             "and whoever has called gets the error of that one send."
+        )
+    if isinstance(error, ExceptionGroup) and any(isinstance(each, WebSocketDisconnect) for each in inside(error)):
+        where = line_in(error)
+        raise NotYet(
+            f"{story}. Out of {call.get_name()} came an ExceptionGroup, from {where}; inside: WebSocketDisconnect, for "
+            "a fan who has gone. A group cancels all its other tasks when one fails: who was sent nothing then?"
         )
     if error is not None:
         raise error
@@ -135,11 +188,12 @@ async def try_broadcast_in_time(it: Trial, broadcast_in_time: Callable[..., Awai
         await listen(websocket)
 
     healthy, asleep, vanishing = (1, 3, 5, 7), (2, 4, 6), 8
+    note_timers()
     server, fleet = await crowd(it, endpoint, *["healthy", "stalled"] * 3, "healthy", "healthy")
     await it.until(lambda: len(connections) == 8, "8 fans are connected, and the check has not noted them.")
 
-    def start(text: str) -> asyncio.Task:
-        call = it.start(broadcast_in_time, connections, text, LIMIT)
+    def start(text: str, *, limit: float = LIMIT, pace: Pace | None = None) -> asyncio.Task:
+        call = it.start(paced, pace or Pace(), broadcast_in_time, connections, text, limit)
         call.set_name("your broadcast")
         return call
 
@@ -153,9 +207,15 @@ async def try_broadcast_in_time(it: Trial, broadcast_in_time: Callable[..., Awai
 
     await fleet.vanish(vanishing)
     await it.ended(vanishing, "Fan 8 has vanished")
-    await goes_well(start("corner"), "Fan 8 has vanished")
+    pace = Pace()
+    await goes_well(start("corner", pace=pace), "Fan 8 has vanished")
     await all_hear(it, fleet, healthy, ["kickoff", "corner"], "Fan 8 has vanished")
-    it.require(vanishing not in here(), "Fan 8 has vanished, you have sent to it, and it still is in `connections`.")
+    together = " You have set one time limit for all sends together: how will you know whose send failed, or was late?"
+    it.require(
+        vanishing not in here(),
+        "Fan 8 has vanished, you have sent to it, and it still is in `connections`."
+        + (together if pace.timers == 1 else ""),
+    )
 
     await fill(it, *asleep)
     await while_they_sleep(it, start("GOAL"), server, healthy, asleep, here)
@@ -163,8 +223,36 @@ async def try_broadcast_in_time(it: Trial, broadcast_in_time: Callable[..., Awai
     await goes_well(start("replay"), "The sleepers are off the register")
     await all_hear(it, fleet, healthy, ["kickoff", "corner", "GOAL", "replay"], "The sleepers are off the register")
 
+    connections.clear()
+    await with_an_hour(it, endpoint, start, connections)
     await raises_our_own(it, broadcast_in_time, it.websockets[1], LIMIT)
     return "Three fans slept: their sockets are free, their time ran side by side, and four fans heard everything."
+
+
+async def with_an_hour(
+    it: Trial, endpoint: Callable, start: Callable[..., asyncio.Task], connections: set[WebSocket]
+) -> None:
+    """One fan reads and one sleeps, for a minute by the clock of the learner's call; each send may take an hour."""
+    reads = len(it.handlers) + 1
+    sleeps = reads + 1
+    _, fleet = await crowd(it, endpoint, "healthy", "stalled", name="an hour")
+    await it.until(lambda: len(connections) == 2, "2 fans are connected, and the check has not noted them.")
+    await fill(it, sleeps)
+    story = f"Two new fans, and one sleeps; this time each send may take an hour, `timeout` is {AN_HOUR}"
+    call = start("whistle", limit=AN_HOUR, pace=Pace(HURRY))
+    with suppress(NotYet):
+        await it.until(lambda: call.done() or it.of(sleeps, "failed"), "", within=HURRIED_SECONDS)
+    it.require(
+        not call.done() and not it.of(sleeps, "failed"),
+        f"{story}. Within a minute the sleeper's send was over, unsent: which limit was that?",
+    )
+    await fleet.wake(2)
+    await goes_well(call, f"{story}. After a minute it wakes up")
+    await all_hear(it, fleet, (1, 2), ["whistle"], f"{story}. After a minute it wakes up")
+    it.require(
+        {it.websockets[reads], it.websockets[sleeps]} == connections,
+        f"{story}. After a minute it wakes up, and both hear it; {len(connections)} of 2 are in `connections` then.",
+    )
 
 
 async def while_they_sleep(
@@ -189,6 +277,11 @@ async def while_they_sleep(
         raise NotYet(
             f"{story}. A TimeoutError came out of your broadcast, in {line_in(error)}: whose time was up? "
             "Whoever called it cannot know, and nobody was dropped."
+        )
+    if isinstance(error, ExceptionGroup) and any(isinstance(each, TimeoutError) for each in inside(error)):
+        raise NotYet(
+            f"{story}. An ExceptionGroup came out of your broadcast, from {line_in(error)}; inside: TimeoutError, for "
+            "a fan who sleeps. The first one cancelled all the others."
         )
     if error is not None:
         raise error
@@ -266,11 +359,19 @@ def endpoint_of(manager: object) -> Callable[[WebSocket], Awaitable[None]]:
 
 
 async def say(it: Trial, manager: object, text: str, story: str) -> None:
-    """Let the learner's manager broadcast a text; it must come back though somebody sleeps."""
+    """Let the learner's manager broadcast a text; it must come back though somebody sleeps, and wait for nobody."""
     call = it.start(manager.broadcast, text)
     call.set_name("your broadcast")
+    for _ in range(TURNS):
+        await asyncio.sleep(0)
+    waits = "" if call.done() else standing(call)
     await goes_well(call, f"{story}. It is the turn of {text!r}")
     it.no_crash()
+    if waits:
+        raise NotYet(
+            f"{story}. It is the turn of {text!r}, and your broadcast has to wait before it comes back: {waits}. "
+            "What is there to wait for? Sending is the business of each fan's own task."
+        )
 
 
 async def try_room(it: Trial, make: type, room: int, *arguments: object) -> None:
@@ -288,7 +389,8 @@ async def try_room(it: Trial, make: type, room: int, *arguments: object) -> None
     with suppress(NotYet):
         await it.until(lambda: texts[-1] in heard_by(fleet)[2], "")
     it.no_crash()
-    judge_waking(heard_by(fleet)[2], texts, room)
+    woken = heard_by(fleet)[2]
+    judge_waking(woken, texts, room, let_go=bool(it.has_ended(2) or it.of(2, "failed", "close")))
 
     await fleet.vanish(4)
     await it.ended(4, "Fan 4 has vanished in its sleep")
@@ -296,7 +398,7 @@ async def try_room(it: Trial, make: type, room: int, *arguments: object) -> None
     story = "Fan 2 is awake, and fan 4 has vanished"
     await say(it, manager, "13 GOAL", story)
     await all_hear(it, fleet, (1, 3), [*texts, "13 GOAL"], story)
-    await all_hear(it, fleet, (2,), [*heard_by(fleet)[2][: room + 1], "13 GOAL"], story)
+    await all_hear(it, fleet, (2,), [*woken, "13 GOAL"], story)
     await fleet.leave(1)
     await fleet.hang_up(2, 3)
     for fan in (1, 2, 3):
@@ -305,12 +407,14 @@ async def try_room(it: Trial, make: type, room: int, *arguments: object) -> None
     await nothing_is_left(it, manager)
 
 
-def judge_waking(heard: list[str], texts: list[str], room: int) -> None:
+def judge_waking(heard: list[str], texts: list[str], room: int, *, let_go: bool) -> None:
     """Judge what a fan hears when it wakes up: at most one message that was on its way, then the newest ones."""
     story = f"Fan 2 slept while {len(texts)} messages went out, with room for {room}. It wakes up and hears "
     story += f"{' · '.join(heard)}" if heard else "none of them"
     # The first one may have been on its way before the others came.
     waited = [text for text in heard if text != texts[0]]
+    if not waited and let_go:
+        raise NotYet(f"{story}, and then nothing more: you have let it go. It may miss messages; it has not gone.")
     if not waited:
         raise NotYet(f"{story}, and then nothing more: who sends to a fan that has slept?")
     if waited != sorted(waited, key=texts.index):
@@ -368,6 +472,8 @@ async def try_memory(it: Trial, make: type, room: int, *arguments: object) -> No
         watched.append(weakref.ref(text))
         await say(it, manager, text, "The only fan sleeps")
         del text
+    # The log holds the text of each send that has begun, also of one that was given up.
+    it.events.clear()
     gc.collect()
     held = sum(text() is not None for text in watched)
     # One more is on its way, and one may be between the two.
@@ -395,6 +501,7 @@ async def try_tell_fans(it: Trial, tell_fans: Callable[..., Awaitable]) -> str:
         await listen(websocket)
 
     healthy, asleep, vanishing = (1, 3, 5), (2, 4, 6), 7
+    note_timers()
     _, fleet = await crowd(it, endpoint, *["healthy", "stalled"] * 3, "healthy")
     await it.until(lambda: len(connections) == 7, "7 fans are connected, and the check has not noted them.")
     unread: list[str] = []
@@ -409,15 +516,25 @@ async def try_tell_fans(it: Trial, tell_fans: Callable[..., Awaitable]) -> str:
     await fill(it, *asleep)
     texts = [f"{number} GOAL" for number in range(1, 11)]
     returned: list[int] = []
+    awake = asyncio.Event()
 
     async def feed() -> None:
         for text in texts:
             await awaitable(tell_fans, connections, text)
             returned.append(sum(under_way(it, fan) for fan in asleep))
+            if len(returned) > 1:
+                await awake.wait()
 
-    call = it.start(feed)
+    call = it.start(paced, Pace(HURRY), feed)
     call.set_name("your function")
-    await while_the_feed_waits(it, call, asleep, texts, returned)
+    await while_the_feed_waits(it, call, connections, asleep, texts, returned)
+    off = [fan for fan in asleep if it.websockets[fan] not in connections]
+    if off:
+        raise NotYet(
+            f"Fans 2, 4 and 6 sleep. Your function waits for them, and {naming(off)} went off `connections` meanwhile. "
+            "A sleeper has not gone."
+        )
+    awake.set()
     await fleet.wake(*asleep)
     story = "Fans 2, 4 and 6 slept while ten messages went out one after another, and woke up"
     await goes_well(call, story)
@@ -464,27 +581,47 @@ async def one_round(it: Trial, tell_fans: Callable, connections: set[WebSocket],
 
 
 async def while_the_feed_waits(
-    it: Trial, call: asyncio.Task, asleep: tuple[int, ...], texts: list[str], returned: list[int]
+    it: Trial,
+    call: asyncio.Task,
+    connections: set[WebSocket],
+    asleep: tuple[int, ...],
+    texts: list[str],
+    returned: list[int],
 ) -> None:
     """Judge a feed whose first message waits for three sleepers: who is sent to meanwhile, and what piles up."""
     story = "Fans 2, 4 and 6 sleep"
     with suppress(NotYet):
         await it.until(lambda: set(asleep) <= set(of_text(it, texts[0])) or call.done(), "", within=1.0)
-    if call.done() and call.exception() is not None:
-        raise call.exception()
     begun = len(set(asleep) & set(of_text(it, texts[0])))
     it.require(
-        begun == 3,
+        begun == 3 or call.done(),
         f"{story}. Your function waits for one of them, {standing(call).removeprefix('it waits ')}; the sends for "
         f"{3 - begun} others have not begun: whoever stands behind a sleeper hears nothing.",
     )
-    # A send to a sleeper does not end; whoever gives up waiting for it comes back in this time.
+    # A send to a sleeper does not end. A limit does: more than a minute of the call's own clock goes by here.
     with suppress(NotYet):
-        await it.until(lambda: len(returned) > 1, "", within=0.3)
-    it.require(
-        not returned,
-        f"{story}. Your function came back {len(returned)} times meanwhile, and {(returned or [0])[-1]} sends to "
-        "sleepers were still under way: with every message there are more.",
+        await it.until(lambda: len(returned) > 1 or call.done(), "", within=HURRIED_SECONDS)
+    if call.done() and isinstance(call.exception(), TimeoutError):
+        raise NotYet(
+            f"{story}. A TimeoutError came out of your function, in {line_in(call.exception())}. "
+            "A sleeper has not gone: for how long shall the function wait for it?"
+        )
+    if call.done() and call.exception() is not None:
+        raise call.exception()
+    if not returned:
+        return
+    ended = [fan for fan in asleep if it.of(fan, "failed", "close")]
+    if ended:
+        off = [fan for fan in ended if it.websockets[fan] not in connections]
+        what = "they are off `connections`" if off else f"{texts[0]!r} never reaches them"
+        raise NotYet(
+            f"Your function came back while {naming(asleep)} slept; their sends were ended early, and {what}. "
+            "A sleeper has not gone."
+        )
+    times = "once" if len(returned) == 1 else "twice"
+    raise NotYet(
+        f"{story}. Your function came back {times} meanwhile, and {returned[-1]} sends to sleepers were still under "
+        "way: with every message there are more."
     )
 
 
@@ -508,7 +645,7 @@ EXERCISES = [
         identifier="X6.2",
         answer="MailboxManager",
         statement="Change MailboxManager so that at most `size` messages wait for a fan. When there is no room, the "
-        "oldest that waits goes; nobody else notices.",
+        "oldest that waits goes; nobody else notices, and broadcast() waits for nobody.",
         hints=(
             "Where do a sleeper's messages pile up, and which line puts them there?",
             "`asyncio.Queue` takes a size. A full queue has to be relieved of one message before the new one fits, "
@@ -522,7 +659,8 @@ EXERCISES = [
         identifier="X6.3",
         answer="tell_fans",
         statement="Find the bug in tell_fans(): gone fans stay in the register though there is an `except` for them, "
-        "and the log says “Task exception was never retrieved”.",
+        "and the log says “Task exception was never retrieved”. There is no time limit here: who sleeps stays in "
+        "`connections`, and the function waits until the phone wakes up.",
         hints=(
             "At which moment does `create_task` return, and at which does the send fail? Where is the `try` by then?",
             "A task tells how it ended only to somebody who waits for it. All tasks must have begun before you wait "
