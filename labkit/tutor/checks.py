@@ -117,8 +117,10 @@ def _misunderstood(exercise: "exercises.Exercise", answer: object) -> str:
     if inspect.iscoroutine(answer):
         answer.close()
         return f"check() got what {name}() returns. Hand in the function itself: {name}, without parentheses."
-    if not functions_in(answer):
-        kind = "a class" if inspect.isclass(exercise.starter()) else "a function"
+    wants_class = inspect.isclass(exercise.starter())
+    # A class may inherit all that it has.
+    if not functions_in(answer) and not (wants_class and inspect.isclass(answer)):
+        kind = "a class" if wants_class else "a function"
         return f"check() wants {kind} such as {name}, and got {type(answer).__name__}: {answer!r:.60}"
     return ""
 
@@ -131,7 +133,10 @@ def _is_starter(exercise: "exercises.Exercise", answer: object) -> bool:
 
 def _definition(thing: object) -> str | None:
     """Return a function's or a class's syntax tree as text, without its own name; None where there is no source."""
-    file = functions_in(thing)[0].__code__.co_filename
+    functions = functions_in(thing)
+    if not functions:
+        return None
+    file = functions[0].__code__.co_filename
     try:
         tree = syntax_tree("".join(linecache.getlines(file)))
     except SyntaxError:

@@ -93,10 +93,16 @@ def can_travel(value: object) -> bool:
 
 
 def functions_in(answer: object) -> list:
-    """Return the functions that an answer consists of: itself, or the methods of a class."""
-    members = vars(answer).values() if inspect.isclass(answer) else [answer]
+    """Return the functions that an answer consists of: itself, or the methods of a class and of the learner's bases."""
+    classes = [each for each in inspect.getmro(answer) if of_notebook(each, answer)] if inspect.isclass(answer) else []
+    members = [member for each in classes for member in vars(each).values()] if classes else [answer]
     members = [getattr(member, "__func__", member) for member in members]
     return [inspect.unwrap(member) for member in members if inspect.isfunction(member)]
+
+
+def of_notebook(base: type, answer: type) -> bool:
+    """Whether a class is written where the answer is, and not one of the laboratory's."""
+    return base.__module__ == answer.__module__
 
 
 def globals_used_by(answer: object) -> dict[str, object]:

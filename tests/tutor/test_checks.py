@@ -202,6 +202,28 @@ def test_answer_may_use_other_functions_and_models_of_the_notebook(written):
     assert "`return Cheer(fan=1)`" in verdict.message
 
 
+@pytest.mark.parametrize("base", ["labkit", "cell"])
+def test_class_may_inherit_all_that_it_has(written, base):
+    """A class is a class, without a method of its own too."""
+    cell = inspect.getsource(exercises.find("X5.3").model()).replace("HushedManager", "TolerantManager")
+    source = "from labkit.broadcast.managers import TolerantManager\n" if base == "labkit" else f"{cell}\n"
+    hushed = written(f'{source}class HushedManager(TolerantManager):\n    """inherit all"""\n', "HushedManager")
+    assert checked(hushed, "X5.3").outcome == "done"
+
+
+def test_class_without_the_verbs_is_told_which(written):
+    """It is tried as any other."""
+    hushed = written("class HushedManager: pass\n", "HushedManager")
+    assert "your HushedManager has no such verb" in checked(hushed, "X5.3").message
+
+
+def test_line_of_a_base_in_another_cell_is_named(written):
+    """What is inherited is the learner's own as well."""
+    base = "class Base:\n    def __init__(self): self.lost = 1 / 0\n    async def connect(self): ...\n"
+    hushed = written(f"{base}class HushedManager(Base): pass\n", "HushedManager")
+    assert "`def __init__(self): self.lost = 1 / 0`" in checked(hushed, "X5.3").message
+
+
 async def _coroutine(websocket, here):
     """Do nothing."""
 

@@ -37,7 +37,7 @@ async def takes_off_behind_the_loop(connections: set, text: str):
     connections -= gone
 
 
-@wrong("X4.1", says="and was taken off by its handler; your function raised WebSocketDisconnect")
+@wrong("X4.1", says="and their handlers took them off; your function raised WebSocketDisconnect")
 async def catches_nothing(connections: set, text: str):
     """One who is gone ends it for those behind."""
     for connection in connections.copy():
@@ -220,6 +220,45 @@ async def pops(connections: set, text: str):
     while True:
         connection = connections.pop()
         await connection.send_text(text)
+
+
+@wrong("X4.1", says="stand in the register again. Who has put them there?")
+async def fills_the_register_anew(connections: set, text: str):
+    """Who was here at the beginning, but for those whose send failed: nobody else counts."""
+    here, gone = connections.copy(), set()
+    for connection in here:
+        try:
+            await connection.send_text(text)
+        except (WebSocketDisconnect, RuntimeError):
+            gone.add(connection)
+    connections.clear()
+    connections.update(here - gone)
+
+
+@wrong("X4.1", says="after the round it is off the register, and never got “CORNER”.")
+async def keeps_those_who_were_told(connections: set, text: str):
+    """Who came during the round was not told, and is thrown out."""
+    alive = set()
+    for connection in connections.copy():
+        try:
+            await connection.send_text(text)
+            alive.add(connection)
+        except (WebSocketDisconnect, RuntimeError):
+            pass
+    connections &= alive
+
+
+@wrong("X4.1", says="and your function has given up that send")
+async def runs_out_of_patience(connections: set, text: str):
+    """A slow fan is here, and its send is cut off in the middle."""
+    for connection in connections.copy():
+        try:
+            async with asyncio.timeout(0.02):
+                await connection.send_text(text)
+        except TimeoutError:
+            pass
+        except (WebSocketDisconnect, RuntimeError):
+            connections.discard(connection)
 
 
 # ---- X4.2, who was dropped
@@ -413,6 +452,20 @@ async def removes_from_the_set(connections: set, text: str):
     return dropped
 
 
+@wrong("X4.2", says="after the round it is off the register, and never got “KICK-OFF”.")
+async def keeps_whom_it_told(connections: set, text: str):
+    """Who came during the round was not told, and is thrown out unnamed."""
+    alive, dropped = set(), []
+    for connection in connections.copy():
+        try:
+            await connection.send_text(text)
+            alive.add(connection)
+        except (WebSocketDisconnect, RuntimeError):
+            dropped.append(connection)
+    connections &= alive
+    return dropped
+
+
 # ---- X4.3, the list changes meanwhile
 
 
@@ -532,6 +585,18 @@ async def walks_a_copy_and_catches_nothing(connections: list, text: str):
     """The copy is there, and the `try` is gone."""
     for connection in connections.copy():
         await connection.send_text(text)
+
+
+@wrong("X4.3", says="Fan 9 came while your function waited at fan 5; after the round it is off the register, and never")
+async def rebuilds_the_list_from_the_copy(connections: list, text: str):
+    """The copy is older than who came during the round."""
+    walk, gone = connections.copy(), []
+    for connection in walk:
+        try:
+            await connection.send_text(text)
+        except (WebSocketDisconnect, RuntimeError):
+            gone.append(connection)
+    connections[:] = [each for each in walk if each in connections and each not in gone]
 
 
 # ---- X4.4, a fair rotation
@@ -719,24 +784,33 @@ class Keeps_who_has_left(Register):
         self.connections = self.connections[1:] + self.connections[:1]
 
 
-@wrong("X4.4", says="it was also sent to fan 7, who watches another match")
-class Shares_its_list:
-    """A list in the class belongs to all managers."""
+@wrong("X4.4", says="fans [2] never got it. Does another FairManager share your list?")
+class Shares_its_list_and_skips(Register):
+    """What is seen is another mistake; what lies under it is said as well."""
+
+    everybody = []  # noqa: RUF012
+
+    def __init__(self):
+        self.connections = self.everybody
+
+    async def broadcast(self, text: str):
+        for connection in self.connections[:1] + self.connections[2:6]:
+            await connection.send_text(text)
+
+
+@wrong("X4.4", says="with a FairManager of its own. Does another FairManager share your list?")
+class Shares_its_list_until_it_broadcasts(Register):
+    """The first broadcast makes a list of its own, with everybody in it."""
 
     connections = []  # noqa: RUF012
 
-    async def connect(self, websocket: WebSocket):
-        await websocket.accept()
-        self.connections.append(websocket)
-
-    def disconnect(self, websocket: WebSocket):
-        self.connections.remove(websocket)
+    def __init__(self):
+        pass
 
     async def broadcast(self, text: str):
         for connection in self.connections.copy():
             await connection.send_text(text)
-        self.connections += self.connections[:1]
-        del self.connections[:1]
+        self.connections = self.connections[1:] + self.connections[:1]
 
 
 @wrong("X4.4", says="broadcast() raised RuntimeError: deque mutated during iteration")

@@ -8,6 +8,8 @@ from bank import right, wrong
 from fastapi import WebSocket, WebSocketDisconnect
 from starlette.websockets import WebSocketState
 
+from labkit.broadcast.managers import TolerantManager
+
 # ---- X5.1, disconnect that does no harm
 
 
@@ -400,6 +402,42 @@ class collects_the_gone(Listed):
                 gone.append(websocket)
         for websocket in gone:
             self.disconnect(websocket)
+
+
+@right("X5.3")
+class inherits_all(TolerantManager):
+    """Nothing of its own: the laboratory has such a class."""
+
+
+class Tolerant(Listed):
+    """What a cell above may hold."""
+
+    async def broadcast(self, text: str):
+        for websocket in list(self.connections):
+            try:
+                await websocket.send_text(text)
+            except (WebSocketDisconnect, RuntimeError):
+                self.disconnect(websocket)
+
+
+@right("X5.3")
+class inherits_all_from_another_cell(Tolerant):
+    """Nothing of its own either."""
+
+
+@wrong("X5.3", says="waited for fan 4; after the round it was off the list; then came broadcast('CORNER'), and fan 10")
+class keeps_those_who_were_told(Listed):
+    """Who came during the round was not told, and is thrown out."""
+
+    async def broadcast(self, text: str):
+        alive = []
+        for websocket in self.connections.copy():
+            try:
+                await websocket.send_text(text)
+                alive.append(websocket)
+            except (WebSocketDisconnect, RuntimeError):
+                pass
+        self.connections = alive
 
 
 @wrong("X5.3", says="Fan 4 of 9 vanished while your broadcast waited for it, and fans 5, 6, 7, 8 and 9 never heard it")

@@ -285,7 +285,7 @@ def rooms_are(it: Trial, manager: object, expected: list[str], story: str) -> No
 
 
 async def try_bad_connection(it: Trial, manager_class: type) -> str:
-    """One vanishes while the loop waits for it, one before, one is closed from this side, and a text is no text."""
+    """One vanishes while the loop waits for it and one comes, others go otherwise, and a text is no text."""
     manager = made(manager_class, "connect", "disconnect", "broadcast")
     late: set[int] = set()
     server = await it.serve(endpoint_of(manager, at_once(it, manager), late), send_buffer_bytes=16_384)
@@ -301,11 +301,23 @@ async def try_bad_connection(it: Trial, manager_class: type) -> str:
             lambda: it.of(4, "send")[-1].detail == "GOAL 1" or call.done(),
             "Nine fans are here; your broadcast goes on and on, and fan 4 has not been sent the goal.",
         )
+        newcomer = await come(it, stack, server, "/ws", 10)
+        await newcomer[10].send("I am in")
+        await it.until(lambda: it.of(10, "receive"), "Fan 10 has come, said something, and is not heard.")
+        was_in = stands_in(manager, it.websockets[10])
         await tunnel.vanish(1)
         story = "Fan 4 of 9 vanished while your broadcast waited for it"
         await comes_back(call, f"{story}; then broadcast('GOAL 1')")
         await reached(it, fans, "GOAL 1", list(fans), story)
         await goes(it, 4, "Fan 4 has vanished")
+        # Whether it heard that goal, too, is left open: it came in the middle.
+        await heard_by(it, newcomer)
+        story = "Fan 10 came while your broadcast waited for fan 4"
+        if was_in and not stands_in(manager, it.websockets[10]):
+            story += "; after the round it was off the list"
+        await reaches(it, manager, fans | newcomer, ("CORNER",), [*fans, 10], story)
+        await newcomer[10].close()
+        await goes(it, 10, "Fan 10 said goodbye")
 
         late.update({6, 8})
         fans.pop(6).transport.abort()
