@@ -64,11 +64,30 @@ def test_make_test_runs_the_tests_and_then_the_notebooks(house):
     pretend_set_up(house, stamp=str(house))
     run = make(house, "--dry-run", "test")
     assert run.stdout.splitlines() == [
-        ".venv/bin/python -m pytest tests",
+        "mkdir -p build",
+        ".venv/bin/python -m pytest tests/wrong_answers > build/wrong_answers.txt 2>&1 & answers=$!; \\",
+        ".venv/bin/python -m pytest tests --ignore tests/wrong_answers; others=$?; \\",
+        "wait $answers; answers=$?; cat build/wrong_answers.txt; test $others -eq 0 -a $answers -eq 0",
         ".venv/bin/python tests/notebooks/prepare.py build/notebooks",
         f'BROADCAST_LAB_STRICT=1 BROADCAST_LAB_LEDGER="{house}/build/predictions.json" '
         ".venv/bin/python -m pytest --nbval-lax --nbval-current-env --nbval-cell-timeout=120 build/notebooks",
     ]
+
+
+@pytest.mark.parametrize("failing", ["pytest tests/wrong_answers", "--ignore tests/wrong_answers"])
+def test_make_test_fails_when_either_half_does(house, failing):
+    """They run side by side; what the answers printed is shown, and no notebook is run after a failure."""
+    pretend_set_up(house, stamp=str(house))
+    python = house / ".venv" / "bin" / "python"
+    python.write_text(
+        '#!/bin/sh\ncase "$*" in -c*) exec "' + sys.executable + '" "$@";; esac\n'
+        f'echo "ran $*"\ncase "$*" in *"{failing}"*) exit 1;; esac\n', encoding="utf-8"
+    )  # fmt: skip
+    run = make(house, "test")
+    assert run.returncode != 0
+    assert "ran -m pytest tests/wrong_answers" in run.stdout
+    assert "ran -m pytest tests --ignore tests/wrong_answers" in run.stdout
+    assert "prepare.py" not in run.stdout
 
 
 def test_a_finished_set_up_is_not_done_again(house):

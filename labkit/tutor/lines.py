@@ -30,12 +30,17 @@ def name_of(error: BaseException) -> str:
     return f"{name} (a RuntimeError)" if name == "WebSocketDisconnected" else name
 
 
-def source_has(code: object, pattern: str) -> bool:
-    """Whether a line of a function begins with what a pattern says. code: the function, or its code."""
-    try:
-        return bool(re.search(rf"^\s*(?:{pattern})", inspect.getsource(code), re.MULTILINE))
-    except (OSError, TypeError):
+def source_has(function: object, pattern: str) -> bool:
+    """Whether a line of a function begins with what a pattern says. function: the function, or its code.
+
+    Read from the lines themselves: `inspect` would walk all modules, and whoever asks may compete with an endless loop.
+    """
+    code = getattr(function, "__code__", function)
+    if not inspect.iscode(code):
         return False
+    numbers = [number for _, _, number in code.co_lines() if number]
+    lines = linecache.getlines(code.co_filename)[code.co_firstlineno - 1 : max(numbers, default=0)]
+    return any(re.match(rf"\s*(?:{pattern})", line) for line in lines)
 
 
 def standing(task: asyncio.Task) -> str:

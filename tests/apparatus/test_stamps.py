@@ -21,11 +21,16 @@ IPV4 = 0x0800
 PACKET_OUTGOING = 4
 
 
-async def told_while_nobody_reads(board, *, healthy):
-    """Return a fleet that was frozen while "GOAL" went out, with the moments before and after the broadcast."""
+async def frozen(board, *, healthy):
+    """Return a server and a fleet of it that is connected, and frozen."""
     server = await serve(board.app)
     fleet = await Fleet(server, healthy=healthy).connect()
     fleet.freeze()
+    return server, fleet
+
+
+async def tell(board, fleet):
+    """Broadcast "GOAL" while nobody reads, thaw the fleet later, and return the moments before and after."""
     before = time.monotonic()
     await board.broadcast("GOAL")
     after = time.monotonic()
@@ -33,12 +38,13 @@ async def told_while_nobody_reads(board, *, healthy):
     await asyncio.sleep(0.2)
     fleet.thaw()
     await fleet.until(1)
-    return server, fleet, before, after
+    return before, after
 
 
 async def test_a_frozen_reader_changes_no_stamp(board):
     """All arrivals lie within the broadcast, in the order of the registry, although nobody read until long after."""
-    _, fleet, before, after = await told_while_nobody_reads(board, healthy=100)
+    _, fleet = await frozen(board, healthy=100)
+    before, after = await tell(board, fleet)
     arrived = [each.arrived_at for each in sorted(fleet.deliveries, key=lambda each: each.client)]
     assert all(earlier < later for earlier, later in itertools.pairwise(arrived))
     # Loopback hands a packet over within the call that sends it; the slack is for the two clocks' readings.
@@ -47,15 +53,18 @@ async def test_a_frozen_reader_changes_no_stamp(board):
 
 async def test_stamps_are_those_of_a_packet_capture(board):
     """An independent reader that sees the wire: each packet's own stamp is the arrival of that client."""
+    server, fleet = await frozen(board, healthy=100)
     with capture() as packets:
-        server, fleet, _, _ = await told_while_nobody_reads(board, healthy=100)
+        await tell(board, fleet)
         offset = time.time_ns() - time.monotonic_ns()
         seen = {port: (stamp - offset) / 1e9 for port, stamp in goals_in(packets, server.port)}
-    ports = [websocket.client.port for websocket in board.connections]
-    differences = [abs(each.arrived_at - seen[ports[each.client - 1]]) for each in fleet.deliveries]
-    assert len(differences) == 100
+    arrived = {board.connections[each.client - 1].client.port: each.arrived_at for each in fleet.deliveries}
+    assert len(arrived) == 100
+    # A capture loses packets when others fill loopback at that moment; what it has is compared.
+    both = arrived.keys() & seen.keys()
+    assert len(both) >= 50
     # Measured: 2 microseconds, 36 at most; the broadcast takes some 2,000, and the reader came 200,000 later.
-    assert sorted(differences)[50] < 0.0005
+    assert sorted(abs(arrived[port] - seen[port]) for port in both)[len(both) // 2] < 0.0005
 
 
 @contextmanager
