@@ -1,90 +1,378 @@
-"""What carries a message from the server on which it is published to all servers: Redis Pub/Sub."""
+"""What carries a message from the server on which it is published to all servers: two carriers, one interface.
+
+    async with StreamBackplane(url) as backplane:
+        receipt = backplane.publish("GOAL")              # never waits
+        epoch, seq = await receipt                       # once Redis has it
+        async for event in backplane.events():           # Message or Gap, in the one order of all servers
+            ...
+
+Redis Pub/Sub delivers at most once: what is published while a server is away is gone for it. A Redis Stream keeps the
+newest messages, and a server that comes back reads on where it stopped. Both number every message, so that neither ever
+loses one in silence.
+"""
 
 import asyncio
+import logging
+from abc import ABC, abstractmethod
+from collections import deque
 from collections.abc import AsyncIterator
+from typing import NamedTuple
 
-from redis.asyncio import Redis
-from redis.asyncio.retry import Retry
 from redis.backoff import ExponentialWithJitterBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
 
-_CONFIRM_SECONDS = 5.0
+from labkit.broadcast.outbox import ANSWER_SECONDS, TROUBLE, BackplaneFull, NotPublished, Outbox, Position, connect
+
+__all__ = ["BackplaneFull", "Gap", "Message", "NotPublished", "Position", "PubSubBackplane", "StreamBackplane"]
+
+log = logging.getLogger(__name__)
+
+# After so much silence the carrier asks Redis whether there is really nothing new.
+_IDLE_SECONDS = 0.5
+_FLUSH_SECONDS = 1.0
+_READ_AT_ONCE = 500
+
+_CUT = "the connection to Redis broke"
+_BACK = "the connection to Redis is back"
+_MISSED = "messages did not arrive"
+_LOST = "Redis has lost what it had: a new epoch begins"
+_BEHIND = "this server has fallen behind"
 
 
-class PubSubBackplane:
-    """One server's end of a Redis channel: what any server publishes, every server receives, itself included.
+class Message(NamedTuple):
+    """A published message. position: its place in the one order. text: as it was published."""
 
-    Use it as `async with PubSubBackplane(url) as backplane:`, in the lifespan of an app for example. Inside, the
-    subscription is confirmed: nothing that is published from now on is missed at the start. At the end, whoever walks
-    over messages() comes out of the loop.
-    The trap: at most once. When the connection to Redis breaks, redis-py connects and subscribes again without a word,
-    and what was published in between is gone; nobody is told. A server that reads too slowly is cut off by Redis.
-    All messages go through one Redis, so all servers receive them in the same order.
+    position: Position
+    text: str
 
-    url: as redis-py takes it, such as RedisServer().url. channel: servers with the same one hear each other.
-    Raises redis.exceptions.ConnectionError when Redis does not answer.
-    source: notebook 07, "With Redis Pub/Sub all hear"
+
+class Gap(NamedTuple):
+    """A moment at which messages may be missing.
+
+    reason: in words. after: the last message that this server has, None when it has none. until: the newest that Redis
+    has, None while that is not known. settled: whether nothing is missing after all, because the stream brings it; what
+    is not settled has to be told to whoever listens.
     """
 
-    def __init__(self, url: str, channel: str = "broadcast") -> None:
+    reason: str
+    after: Position | None
+    until: Position | None
+    settled: bool
+
+
+class _Backplane(ABC):
+    """What both carriers share: publishing, the supervised connection, and the account of what has arrived."""
+
+    # What the carrier is called in the keys that it uses in Redis.
+    carrier: str
+    # Whether what is published while the connection is broken cannot be had afterwards.
+    forgets: bool
+
+    def __init__(
+        self,
+        url: str,
+        channel: str = "broadcast",
+        *,
+        history: int = 1000,
+        max_arrived: int = 10_000,
+        max_waiting: int = 1_000,
+        max_waiting_bytes: int = 16 * 2**20,
+        timeout: float = 10.0,
+    ) -> None:
         self.url = url
         self.channel = channel
-        self._read: asyncio.Task | None = None
-        self._closed = False
+        self.is_connected = False
+        # The newest message that has arrived here.
+        self.position: Position | None = None
+        self._history = history
+        self._max_arrived = max_arrived
+        self._options = {"max_waiting": max_waiting, "max_waiting_bytes": max_waiting_bytes, "timeout": timeout}
+        self._closed = True
 
-    async def __aenter__(self) -> "PubSubBackplane":
-        self._closed = False
-        # What Redis(host=...) does unasked, from_url() has to be told: connect again, up to ten times, waiting longer
-        # each time. Only to listen: a publish that is tried again could arrive twice.
-        retry = Retry(ExponentialWithJitterBackoff(base=0.01, cap=1.0), 10)
-        self._publisher = Redis.from_url(self.url)
-        self._listener = Redis.from_url(self.url, decode_responses=True, retry=retry)
-        self._subscription = self._listener.pubsub()
+    async def __aenter__(self) -> "_Backplane":
+        self._events: deque[Message | Gap] = deque()
+        self._grown, self._shrunk = asyncio.Event(), asyncio.Event()
+        self._behind: Position | None = None
+        self._outbox = Outbox(self.channel, self.carrier, keep=self._history, **self._options)
+        self._client = await connect(self.url)
         try:
-            await self._subscription.subscribe(self.channel)
-            # The command is on its way; only its confirmation says that Redis counts us in.
-            if await self._subscription.get_message(timeout=_CONFIRM_SECONDS) is None:
-                raise RedisConnectionError(f"Redis did not confirm the subscription within {_CONFIRM_SECONDS:g} s.")
+            await self._begin()
         except BaseException:
-            await self._close()
+            await self._client.aclose()
             raise
+        self._closed, self.is_connected = False, True
+        self._tasks = [
+            asyncio.create_task(self._outbox.run(self._client), name=f"publisher of {self.channel}"),
+            asyncio.create_task(self._supervise(), name=f"listener of {self.channel}"),
+        ]
+        for task in self._tasks:
+            # Whoever walks over events() comes to hear of the error of a task that has died.
+            task.add_done_callback(lambda _: self._grown.set())
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        await self._close()
+        if self.is_connected:
+            await self._outbox.until_empty(_FLUSH_SECONDS)
+        self._closed, self.is_connected = True, False
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.wait(self._tasks)
+        self._outbox.close()
+        self._grown.set()
+        await self._end()
+        await self._client.aclose()
 
-    async def publish(self, text: str) -> int:
-        """Hand a text to Redis and return how many servers it was passed on to, this one included.
+    # ---- what a server calls
 
-        Raises redis.exceptions.ConnectionError when Redis cannot be reached; the text may have got through even so.
+    def publish(self, text: str, publish_id: str | None = None) -> asyncio.Future[Position]:
+        """Hand a text over and return its receipt, without waiting; awaited, it gives the Position once Redis has it.
+
+        Publishing goes on in the background, in order, and is repeated when an answer was lost; what arrives twice is
+        dropped by its publish id, for two minutes.
+        publish_id: to be given by whoever may ask twice for the same message; by default a new one.
+        Raises BackplaneFull when too much waits already. The receipt raises NotPublished when Redis does not confirm in
+        time; the message may have got through even so.
         """
-        return await self._publisher.publish(self.channel, text)
+        if self._closed:
+            raise RuntimeError("This backplane is closed. Is it used outside of its `async with`?")
+        return self._outbox.put(text, publish_id)
 
-    async def messages(self) -> AsyncIterator[str]:
-        """Yield every text published on the channel, one after another, until the backplane closes; for one loop only.
+    async def events(self) -> AsyncIterator[Message | Gap]:
+        """Yield each Message of all servers in their one order, and each Gap, until the backplane closes; for one loop.
 
-        Raises redis.exceptions.ConnectionError when Redis is gone and does not come back within a few seconds.
+        Every message that this server received before, and none twice; a Gap stands where something may be missing.
         """
-        while not self._closed:
-            self._read = asyncio.ensure_future(
-                self._subscription.get_message(ignore_subscribe_messages=True, timeout=None)
-            )
+        while True:
+            while self._events:
+                self._shrunk.set()
+                yield self._events.popleft()
+            if self._closed:
+                return
+            for task in self._tasks:
+                if task.done():
+                    task.result()
+            self._grown.clear()
+            await self._grown.wait()
+
+    # ---- what a carrier does in its own way
+
+    @abstractmethod
+    async def _begin(self) -> None:
+        """Begin to receive; nothing that is published afterwards is missed."""
+
+    @abstractmethod
+    async def _resume(self) -> None:
+        """Begin to receive again after the connection broke, and raise a Gap event for what came meanwhile."""
+
+    @abstractmethod
+    async def _listen(self) -> None:
+        """Take what arrives, for ever; raises when the connection breaks."""
+
+    @abstractmethod
+    async def _end(self) -> None:
+        """Give back what only this carrier has open."""
+
+    # ---- the connection
+
+    async def _supervise(self) -> None:
+        """Listen, and connect again for ever, after a wait that grows and that chance spreads over the servers."""
+        backoff = ExponentialWithJitterBackoff(base=0.02, cap=1.0)
+        failures = 0
+        while True:
             try:
-                message = await self._read
-            except asyncio.CancelledError:
-                # Either the backplane closes, and cancelled the read, or whoever walks here is cancelled.
-                if self._closed:
-                    return
-                raise
-            if message is not None:
-                yield message["data"]
+                if not self.is_connected:
+                    await self._resume()
+                    self.is_connected, failures = True, 0
+                    log.info("backplane %s: %s", self.channel, _BACK)
+                await self._listen()
+            except TROUBLE as error:
+                if self.is_connected:
+                    log.warning("backplane %s: %s: %s", self.channel, _CUT, type(error).__name__)
+                    self.is_connected = False
+                    if self.forgets:
+                        self._tell(_CUT, until=None)
+                await self._end()
+                failures += 1
+                await asyncio.sleep(backoff.compute(failures))
 
-    async def _close(self) -> None:
-        """End the read that is waiting, then both connections."""
-        self._closed = True
-        if self._read is not None and not self._read.done():
-            self._read.cancel()
-            await asyncio.wait({self._read})
-        await self._subscription.aclose()
-        await self._listener.aclose()
-        await self._publisher.aclose()
+    async def _newest(self) -> Position | None:
+        """Ask Redis for its newest position; where it knows less than we do, tell of that and begin a new epoch."""
+        known = self._outbox.known
+        newest = await self._outbox.newest(self._client)
+        if known is None or (newest is not None and newest >= known):
+            return newest
+        begun = await self._outbox.settle(self._client)
+        self._tell(_LOST, until=begun)
+        self.position = begun
+        return begun
+
+    async def _on_silence(self) -> None:
+        """See whether the silence is real: what Redis had at the last look and has not sent since, it will not send."""
+        newest = await self._newest()
+        behind, self._behind = self._behind, None
+        if newest is None or (self.position is not None and newest <= self.position):
+            return
+        if behind is None or (self.position is not None and behind <= self.position):
+            self._behind = newest
+            return
+        new_epoch = self.position is not None and behind.epoch != self.position.epoch
+        self._tell(_LOST if new_epoch else _MISSED, until=behind)
+        self.position = behind
+        self._outbox.know(behind)
+
+    # ---- the account
+
+    def _take(self, position: Position, text: str) -> None:
+        """Pass a message on, once; tell of what should have come before it."""
+        last = self.position
+        if last is not None and position <= last:
+            return
+        if last is not None and position.epoch != last.epoch:
+            self._tell(_LOST, until=Position(position.epoch, position.seq - 1))
+        elif position.seq != (last.seq if last else 0) + 1:
+            self._tell(_MISSED, until=Position(position.epoch, position.seq - 1))
+        self.position = position
+        self._outbox.know(position)
+        self._add(Message(position, text))
+
+    def _tell(self, reason: str, *, until: Position | None, settled: bool = False) -> None:
+        self._add(Gap(reason, self.position, until, settled))
+
+    def _add(self, event: Message | Gap) -> None:
+        self._events.append(event)
+        self._grown.set()
+
+
+class PubSubBackplane(_Backplane):
+    """A Redis channel: every server hears what any server publishes while it is subscribed, and nothing of before.
+
+    The trap: at most once. What is published while the connection of a server is broken is gone for that server, and so
+    is what it does not read in time. It is told: a Gap with settled=False comes within two seconds of the loss.
+    This end always reads from Redis, however slow whoever walks over events() is: what piles up beyond `max_arrived` is
+    given up, and told. Otherwise Redis would cut the connection at its output buffer limit.
+
+    url: as redis-py takes it, of one Redis or of any node of a cluster. channel: servers with the same one hear each
+    other. max_waiting, max_waiting_bytes: what may wait to be published. timeout: seconds in which it must be.
+    Entering it raises redis.exceptions.ConnectionError when Redis does not answer.
+    source: notebook 07, "With Redis Pub/Sub all hear"
+    """
+
+    carrier = "pubsub"
+    forgets = True
+    _subscription = None
+
+    async def _begin(self) -> None:
+        await self._subscribe()
+        # Later than the subscription: what is published from here on has a higher number.
+        self.position = await self._newest()
+
+    async def _resume(self) -> None:
+        # Earlier than the subscription: what has a number by now was published while nobody listened here.
+        newest = await self._newest()
+        await self._subscribe()
+        settled = newest is None or newest == self.position
+        self._tell(_BACK, until=newest, settled=settled)
+        if not settled:
+            self.position = newest
+
+    async def _subscribe(self) -> None:
+        self._subscription = self._client.pubsub()
+        async with asyncio.timeout(ANSWER_SECONDS):
+            await self._subscription.subscribe(self._outbox.target)
+        # The command is on its way; only its confirmation says that Redis counts us in.
+        if await self._subscription.get_message(timeout=ANSWER_SECONDS) is None:
+            raise RedisConnectionError(f"Redis did not confirm the subscription within {ANSWER_SECONDS:g} s")
+
+    async def _listen(self) -> None:
+        while True:
+            message = await self._subscription.get_message(timeout=_IDLE_SECONDS)
+            if message is None:
+                await self._on_silence()
+            elif message["type"] == "subscribe":
+                # The client library has connected again by itself, and subscribed again without a word.
+                raise RedisConnectionError("the subscription began anew")
+            else:
+                position, _, text = message["data"].partition(" ")
+                if len(self._events) >= self._max_arrived:
+                    self._give_up_all()
+                self._take(Position.read(position), text)
+
+    def _give_up_all(self) -> None:
+        """Drop all that waits here to be walked over, and tell of it."""
+        first = self._events[0]
+        after = first.after if isinstance(first, Gap) else Position(first.position.epoch, first.position.seq - 1)
+        self._events.clear()
+        self._add(Gap(_BEHIND, after, self.position, settled=False))
+
+    async def _end(self) -> None:
+        if self._subscription is not None:
+            await self._subscription.aclose()
+
+
+class StreamBackplane(_Backplane):
+    """A Redis Stream: every server reads all messages, at its own pace, and reads on where it stopped.
+
+    A stream keeps the newest `history` messages at least. Whoever enters gets up to that many older ones first. After a
+    broken connection a Gap with settled=True comes, and behind it what was published meanwhile. It comes with
+    settled=False when that is more than the stream keeps, and when Redis has lost its data: then a new epoch begins.
+    The trap: kept means as safe as this Redis keeps it. In memory only, a restart forgets everything; an append-only
+    file survives it. A replica that takes over may lack the last messages; that is a lost tail, and is told.
+    Reading waits while more than `max_arrived` events have not been walked over: Redis keeps the rest.
+
+    url: as redis-py takes it, of one Redis or of any node of a cluster. channel: servers with the same one hear each
+    other. max_waiting, max_waiting_bytes: what may wait to be published. timeout: seconds in which it must be.
+    Entering it raises redis.exceptions.ConnectionError when Redis does not answer.
+    source: notebook 07, "A stream remembers"
+    """
+
+    carrier = "stream"
+    forgets = False
+
+    async def _begin(self) -> None:
+        newest = await self._newest()
+        async with asyncio.timeout(ANSWER_SECONDS):
+            entries = await self._client.xrevrange(self._outbox.target, count=self._history)
+        self.position = self._before(entries[-1][0]) if entries else newest
+        self._take_all(reversed(entries))
+
+    async def _resume(self) -> None:
+        newest = await self._newest()
+        async with asyncio.timeout(ANSWER_SECONDS):
+            oldest = await self._client.xrange(self._outbox.target, count=1)
+        if newest is not None and self.position is not None and newest.epoch != self.position.epoch:
+            # What is left of the old epoch comes first; the first message of the new one, or silence, will tell.
+            return
+        begins_after = self._before(oldest[0][0]) if oldest else newest
+        settled = begins_after is None or (self.position is not None and begins_after <= self.position)
+        self._tell(_BACK, until=newest, settled=settled)
+        if not settled:
+            self.position = begins_after
+
+    async def _listen(self) -> None:
+        while True:
+            while len(self._events) >= self._max_arrived:
+                self._shrunk.clear()
+                await self._shrunk.wait()
+            after = str(self.position or "0-0")
+            async with asyncio.timeout(ANSWER_SECONDS):
+                answer = await self._client.xread(
+                    {self._outbox.target: after}, count=_READ_AT_ONCE, block=int(_IDLE_SECONDS * 1000)
+                )
+            if not answer:
+                await self._on_silence()
+            # Of one stream; the older protocol of Redis answers in pairs, the newer with a mapping.
+            for entries in answer.values() if isinstance(answer, dict) else (pair[1] for pair in answer):
+                self._take_all(entries)
+
+    def _take_all(self, entries) -> None:
+        for identifier, fields in entries:
+            self._take(Position.read(identifier), fields["text"])
+
+    @staticmethod
+    def _before(identifier: str) -> Position:
+        """Return the position in front of an entry."""
+        position = Position.read(identifier)
+        return Position(position.epoch, position.seq - 1)
+
+    async def _end(self) -> None:
+        """The stream has nothing open but the client."""
