@@ -39,6 +39,21 @@ class Delivery(NamedTuple):
     arrived_at: float
 
 
+class Return(NamedTuple):
+    """One loss of one client's connection, and its way back.
+
+    client: its number. lost_at, back_at: when it noticed and when it was connected again, in monotonic seconds;
+    back_at is None for one that is not back. attempts: how many it took so far. code: what the connection ended with,
+    1006 for an end without a close frame.
+    """
+
+    client: int
+    lost_at: float
+    back_at: float | None
+    attempts: int
+    code: int
+
+
 class Deliveries(list[Delivery]):
     """All deliveries of a fleet so far, in order of arrival at the reader.
 
@@ -119,13 +134,25 @@ class Fleet:
     The number of each behaviour is given by its name, and clients connect in the order of the names, from number 1:
     `Fleet(server, healthy=4, stalled=1)` makes client 5 the stalled one. For any other order there is `order`.
     A new fleet closes the one that has its name.
+    With `come_back` a client whose connection ends opens a new one, as an app does, unless it went by itself (leave,
+    hang_up, vanish: those stay gone). It waits by chance, and adds `epoch=E&seq=S` to the address when it has a
+    position: of the last text that begins `{"epoch": E, "seq": S`, or of a greeting `{"position": [E, S]`. Greetings
+    and gaps count as deliveries, as any text does. The trap: only who notices comes back. A stalled client reads
+    nothing, not even the end; and a frozen server keeps its connections, which without `notice_after` nobody gives up.
 
     server: a LabServer, or a WebSocket address to which `path` is added. name: by default the server's.
     order: the behaviours one by one, instead of numbers by name: `order=["healthy", "stalled", "healthy"]`.
     receive_buffer_bytes: the kernel's receive buffer of the slow and stalled clients.
     leave_after: how many messages a leaving or vanishing client receives before it goes.
     slow_pause: seconds that a slow client waits between two reads of at most 4096 bytes.
-    Raises ValueError for a behaviour that does not exist or a number below 0.
+    come_back: seconds; the wait before an attempt is drawn evenly from 0 to this, 0 for at once. After a failure the
+    range doubles, up to 4 times the first, and the wait is at least 0.1 s, then 0.2 s, then 0.4 s. A client draws from
+    a generator that is seeded with its number, so that its waits are the same in every run.
+    notice_after: seconds without any sign from the server after which a client gives its connection up; after half of
+    them it sends a ping, so that a server without news is not taken for a dead one.
+    count_only: clients count messages and keep none: `counts()` and `until()` work, `deliveries` does not. They read
+    ten times a second, many messages at once, so that the crowd costs little beside a server at full speed.
+    Raises ValueError for a behaviour that does not exist, a number below 0, or options that exclude each other.
     """
 
     kind = "client"
@@ -141,6 +168,9 @@ class Fleet:
         receive_buffer_bytes: int | None = None,
         leave_after: int = 1,
         slow_pause: float = 0.05,
+        come_back: float | None = None,
+        notice_after: float | None = None,
+        count_only: bool = False,
         **behaviours: int,
     ) -> None:
         if order and behaviours:
@@ -154,11 +184,15 @@ class Fleet:
         self.name = name or (server if isinstance(server, str) else server.name)
         self.url = server + path if isinstance(server, str) else server.ws_url(path)
         self.behaviours = list(order) or [each for each, amount in behaviours.items() for _ in range(amount)]
+        _refuse_what_excludes_itself(self.behaviours, come_back, notice_after, count_only)
         self._in_kernel = in_kernel
         self._options = {
             "receive_buffer_bytes": receive_buffer_bytes,
             "leave_after": leave_after,
             "slow_pause": slow_pause,
+            "come_back": come_back,
+            "notice_after": notice_after,
+            "count_only": count_only,
         }
         self._child: Child | None = None
         self._swarm: Swarm | _RemoteSwarm | None = None
@@ -286,6 +320,10 @@ class Fleet:
     @property
     def deliveries(self) -> Deliveries:
         """All that has arrived since connect() or clear(). Wait with until() or settle() before you read it."""
+        if self._options["count_only"]:
+            raise RuntimeError(
+                f"Fleet {self.name!r} was made with count_only=True and keeps no message. Use `await fleet.counts()`."
+            )
         answer = self._connected().ask_now("deliveries")
         texts = answer["texts"]
         rows = [
@@ -297,8 +335,30 @@ class Fleet:
 
     @property
     def endings(self) -> dict[int, int | None]:
-        """How each client ended: its close code, 1006 for none, or None while it is connected."""
+        """How each client ended: its close code, 1006 for none, or None while it is connected, also when it is back."""
         return {int(number): code for number, code in self._connected().ask_now("endings").items()}
+
+    @property
+    def returns(self) -> list[Return]:
+        """Every connection that was lost and not by the client's doing, in order of the losses; clear() keeps them."""
+        return [Return(*row) for row in self._connected().ask_now("returns")]
+
+    @property
+    def away(self) -> int:
+        """How many clients have lost their connection and are not back yet."""
+        return self._connected().ask_now("away")
+
+    async def all_back(self, timeout: float = 10.0, *, returns: int = 0) -> None:
+        """Wait until no client is away.
+
+        The trap: right after a server is killed its clients have not noticed yet, and nobody is away. `returns` says
+        how many losses there must have been since connect() before this looks: `returns=1` waits for the first.
+        timeout: seconds. Raises TimeoutError that names who is still away and why, RuntimeError without `come_back`.
+        """
+        swarm = self._connected()
+        if self._options["come_back"] is None:
+            raise RuntimeError(f"The clients of fleet {self.name!r} do not come back. Give the fleet come_back=5.0.")
+        await swarm.ask("all_back", timeout=timeout, returns=returns)
 
     @property
     def cpu_seconds(self) -> float:
@@ -314,10 +374,24 @@ class Fleet:
         if self._child is not None:
             await self._child.close()
         elif self._swarm is not None:
-            self._swarm.close()
+            await self._swarm.close()
         self._swarm = None
         self._closed = True
         running.forget(self)
+
+
+def _refuse_what_excludes_itself(
+    behaviours: list[str], come_back: float | None, notice_after: float | None, count_only: bool
+) -> None:
+    """Raise ValueError for options that no client can follow together."""
+    for name, seconds, least in (("come_back", come_back, 0), ("notice_after", notice_after, 0.01)):
+        if seconds is not None and not seconds >= least:
+            raise ValueError(f"{name}={seconds!r}: give seconds, {least:g} or more.")
+    if count_only and come_back is not None:
+        raise ValueError("a client that only counts keeps no position to come back with: leave out one of the two.")
+    for behaviour in behaviours:
+        if count_only and behaviour not in ("healthy", "stalled"):
+            raise ValueError(f"a {behaviour} client cannot only count: count_only is for healthy and stalled ones.")
 
 
 class _bar:

@@ -12,8 +12,11 @@ from dataclasses import dataclass
 import pandas
 
 from labkit.apparatus.clients import Deliveries
+from labkit.apparatus.crowd.returning import POSITION
 
-_ENVELOPE = re.compile(r'\{"run": (\d+), "seq": (\d+), "of": (\d+), "at": ([\d.]+)')
+# Also inside a text that wraps it, as an object or as a quoted string, and without the spaces, as some encoders write.
+_ENVELOPE = re.compile(r'\{\\?"run\\?": ?(\d+), ?\\?"seq\\?": ?(\d+), ?\\?"of\\?": ?(\d+), ?\\?"at\\?": ?([\d.]+)')
+_POSITION = re.compile(POSITION)
 _runs = itertools.count(1)
 
 
@@ -94,17 +97,33 @@ def arrivals_table(deliveries: Deliveries) -> pandas.DataFrame:
     """Return one row for each delivery of a published message.
 
     Columns: client, behaviour, run, seq, of, latency_ms (from the scheduled moment), arrived_at (monotonic seconds).
-    Messages that publish() did not make are left out.
+    What publish() made is found also where a server has wrapped it, `{"epoch": 1, "seq": 2, "data": {"run": ...`, as
+    long as it begins in the first bytes of the text that a delivery keeps. Other messages are left out.
     """
     rows = []
     for delivery in deliveries:
-        match = _ENVELOPE.match(delivery.text)
+        match = _ENVELOPE.search(delivery.text)
         if match:
             run, seq, of = (int(match[place]) for place in (1, 2, 3))
             latency = (delivery.arrived_at - float(match[4])) * 1000
             rows.append((delivery.client, delivery.behaviour, run, seq, of, latency, delivery.arrived_at))
     columns = ["client", "behaviour", "run", "seq", "of", "latency_ms", "arrived_at"]
     return pandas.DataFrame(rows, columns=columns)
+
+
+def positions_table(deliveries: Deliveries) -> pandas.DataFrame:
+    """Return one row for each delivery that says its position, in order of arrival at the reader.
+
+    A text does when it begins `{"epoch": E, "seq": S`: what a server sends that numbers its messages. Greetings, gaps
+    and all other texts are left out.
+    Columns: client, epoch, seq, arrived_at (monotonic seconds).
+    """
+    rows = []
+    for delivery in deliveries:
+        match = _POSITION.match(delivery.text)
+        if match:
+            rows.append((delivery.client, int(match[1]), int(match[2]), delivery.arrived_at))
+    return pandas.DataFrame(rows, columns=["client", "epoch", "seq", "arrived_at"])
 
 
 def latency_table(deliveries: Deliveries) -> pandas.DataFrame:

@@ -9,6 +9,7 @@ import pytest
 
 from labkit import arrivals_table, latency_table, publish
 from labkit.apparatus.clients import Deliveries, Delivery
+from labkit.evidence.measure import positions_table
 
 
 def text_of(seq: int, of: int, at: float, run: int = 1) -> str:
@@ -134,3 +135,34 @@ def test_other_texts_are_left_out_of_the_tables():
     deliveries = Deliveries([Delivery(1, "healthy", "GOAL", 4, 10.0)], {1: "healthy"}, "kernel")
     assert len(arrivals_table(deliveries)) == 0
     assert latency_table(deliveries).loc["healthy", "delivered"] == 0
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda text: f'{{"epoch": 1700000000000, "seq": 12, "data": {text}}}',
+        lambda text: json.dumps({"epoch": 1700000000000, "seq": 12, "text": text}),
+        lambda text: json.dumps({"data": json.loads(text)}, separators=(",", ":")),
+    ],
+)
+def test_published_message_is_found_inside_what_wraps_it(wrap):
+    """As an object, as a quoted string, and without spaces; the number is the one that publish() gave."""
+    row = Delivery(1, "healthy", wrap(text_of(3, 5, 10.0))[:256], 300, 10.25)
+    table = arrivals_table(Deliveries([row], {1: "healthy"}, "reader"))
+    assert table[["run", "seq", "of", "latency_ms"]].values.tolist() == [[1, 3, 5, 250.0]]
+
+
+def test_positions_are_read_where_a_text_begins_with_one():
+    """In order of arrival, whatever the numbers; greetings, gaps and positions further inside are left out."""
+    texts = [
+        '{"position": [17, 4], "recovered": true, "server": "a"}',
+        '{"epoch": 17, "seq": 6, "data": {"epoch": 1, "seq": 1}}',
+        '{"epoch": 17, "seq": 5, "data": 0}',
+        '{"gap": {"after": [17, 6], "until": null}, "reason": "lost"}',
+        '{"epoch":18,"seq":1,"data":0}',
+        '{"data": {"epoch": 17, "seq": 7}}',
+    ]
+    rows = [Delivery(2, "healthy", text, len(text), float(place)) for place, text in enumerate(texts)]
+    table = positions_table(Deliveries(rows, {1: "healthy", 2: "healthy"}, "reader"))
+    assert table.columns.tolist() == ["client", "epoch", "seq", "arrived_at"]
+    assert table.values.tolist() == [[2, 17, 6, 1.0], [2, 17, 5, 2.0], [2, 18, 1, 4.0]]

@@ -12,6 +12,10 @@ from collections.abc import Callable, Iterable
 from urllib.parse import urlsplit
 
 from labkit.apparatus.crowd import wire
+from labkit.apparatus.crowd.counting import CountingClient, Rounds
+from labkit.apparatus.crowd.naming import ranges
+from labkit.apparatus.crowd.returning import Returning
+from labkit.apparatus.crowd.silence import Watch
 from labkit.apparatus.crowd.wire import Client, ClientFailed
 from labkit.apparatus.descriptors import allow_descriptors
 
@@ -27,6 +31,9 @@ class Swarm:
         self.clients: dict[int, Client] = {}
         self._rows: list[tuple[int, bytes, int, int, list]] = []
         self._waiting: list[tuple[set[int], int, asyncio.Event]] = []
+        self._returning: Returning | None = None
+        self._watch: Watch | None = None
+        self._rounds: Rounds | None = None
 
     async def ask(self, verb: str, progress: Callable[[int], None] = lambda done: None, **options: object) -> object:
         """Do what a request says and return the answer; the remote swarm has the same method."""
@@ -47,15 +54,32 @@ class Swarm:
         receive_buffer_bytes: int | None,
         leave_after: int,
         slow_pause: float,
+        come_back: float | None,
+        notice_after: float | None,
+        count_only: bool,
         progress: Callable[[int], None] = lambda done: None,
     ) -> int:
         """Connect one client after another, so that a client's number is its place in the server's registry."""
         allow_descriptors(len(behaviours), "clients")
         address = urlsplit(url)
-        for number, behaviour in enumerate(behaviours, 1):
-            client = Client(number, behaviour, self._arrived, leave_after=leave_after, slow_pause=slow_pause)
-            self.clients[number] = client
+
+        async def connect(client: Client, url: str) -> None:
             await client.connect(address.hostname, address.port, url, receive_buffer_bytes)
+
+        arrived = self._arrived
+        if come_back is not None:
+            self._returning = Returning(come_back, connect, url)
+            arrived = self._arrived_and_noted
+        if notice_after is not None:
+            self._watch = Watch(self.clients, notice_after)
+        if count_only:
+            self._rounds = Rounds(self.clients, self._tell)
+            arrived = _forget
+        kind = CountingClient if count_only else Client
+        for number, behaviour in enumerate(behaviours, 1):
+            client = kind(number, behaviour, arrived, self._ended, leave_after=leave_after, slow_pause=slow_pause)
+            self.clients[number] = client
+            await connect(client, url)
             if number % _PROGRESS_EVERY == 0:
                 progress(number)
         return len(behaviours)
@@ -63,11 +87,24 @@ class Swarm:
     def _arrived(self, client: Client, head: bytes, size: int, read_at: int, ancillary: list) -> None:
         self._rows.append((client.number, head, size, read_at, ancillary))
         if self._waiting:
-            for missing, count, done in self._waiting:
-                if client.count >= count:
-                    missing.discard(client.number)
-                    if not missing:
-                        done.set()
+            self._tell(client)
+
+    def _arrived_and_noted(self, client: Client, head: bytes, size: int, read_at: int, ancillary: list) -> None:
+        """Like _arrived(), where clients come back: only there does a message cost the note of its position."""
+        self._returning.note(client.number, head)
+        self._arrived(client, head, size, read_at, ancillary)
+
+    def _tell(self, client: Client) -> None:
+        """Tell those who wait for messages what this client has."""
+        for missing, count, done in self._waiting:
+            if client.count >= count:
+                missing.discard(client.number)
+                if not missing:
+                    done.set()
+
+    def _ended(self, client: Client) -> None:
+        if self._returning is not None:
+            self._returning.lost(client)
 
     async def until(self, *, count: int, timeout: float, clients: list[int] | str | None = None) -> None:
         """Wait until each of these clients has received `count` messages; raise TimeoutError naming who has not."""
@@ -103,9 +140,13 @@ class Swarm:
         """Wait until nothing has arrived anywhere for `quiet` seconds, `timeout` seconds at most."""
         until = time.monotonic() + timeout
         before = -1
-        while len(self._rows) != before and time.monotonic() < until:
-            before = len(self._rows)
+        while self._received() != before and time.monotonic() < until:
+            before = self._received()
             await asyncio.sleep(min(quiet, until - time.monotonic()))
+
+    def _received(self) -> int:
+        """Return how many messages all clients have together."""
+        return sum(client.count for client in self.clients.values())
 
     async def send(self, *, text: str, clients: list[int] | str | None = None) -> None:
         """Send a text message from each of these clients, all who are still there when None."""
@@ -119,6 +160,8 @@ class Swarm:
         """Let these clients leave, hang_up, vanish, or read_on (wake up)."""
         for client in self.choose(clients, default=()):
             getattr(client, what)()
+            if client.left and self._returning is not None:
+                self._returning.give_up(client.number)
 
     def choose(self, clients: Iterable[int] | str | None, *, default: tuple[str, ...]) -> list[Client]:
         """Return clients by number, by behaviour, or those of the default behaviours."""
@@ -153,32 +196,45 @@ class Swarm:
 
     def counts(self) -> dict[str, int]:
         """Return how many messages each client has."""
+        if self._rounds is not None:
+            self._rounds.go()
         return {str(number): client.count for number, client in self.clients.items()}
 
     def endings(self) -> dict[str, int | None]:
         """Return how each client ended: its close code, or None while it is connected."""
         return {str(number): client.ending for number, client in self.clients.items()}
 
+    def away(self) -> int:
+        """Return how many clients are away and mean to come back."""
+        return 0 if self._returning is None else self._returning.away
+
+    def returns(self) -> list[list]:
+        """Return all losses: [client, lost_at, back_at, attempts, code], times in monotonic seconds."""
+        absences = [] if self._returning is None else self._returning.absences
+        return [[each.number, each.lost_at, each.back_at, each.attempts, each.code] for each in absences]
+
+    async def all_back(self, *, timeout: float, returns: int) -> None:
+        """Wait until nobody is away; raise TimeoutError naming who is."""
+        await self._returning.all_back(timeout=timeout, returns=returns)
+
     def cpu_seconds(self) -> float:
         """Return the CPU time that this process has used."""
         return time.process_time()
 
-    def close(self) -> None:
-        """Hang up all clients."""
+    async def close(self) -> None:
+        """Hang up all clients, and let nobody come back."""
+        for each in (self._watch, self._rounds):
+            if each is not None:
+                each.close()
+        if self._returning is not None:
+            await self._returning.close()
         for client in self.clients.values():
             if client.socket is not None:
                 client.hang_up()
 
 
-def ranges(numbers: list[int]) -> str:
-    """Return numbers in a readable form: [1, 2, 3, 7] is "1-3, 7"."""
-    runs: list[list[int]] = []
-    for number in sorted(numbers):
-        if runs and number == runs[-1][1] + 1:
-            runs[-1][1] = number
-        else:
-            runs.append([number, number])
-    return ", ".join(str(first) if first == last else f"{first}-{last}" for first, last in runs)
+def _forget(client: Client, head: bytes, size: int, read_at: int, ancillary: list) -> None:
+    """Take a message that only counts."""
 
 
 async def _answer(swarm: Swarm, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

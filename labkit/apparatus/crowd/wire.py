@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import Literal, get_args
 
 from websockets.client import ClientProtocol
-from websockets.exceptions import InvalidHandshake
+from websockets.exceptions import InvalidHandshake, InvalidStatus
 from websockets.frames import Close, CloseCode, Frame, Opcode
 from websockets.uri import parse_uri
 
@@ -24,16 +24,20 @@ BEHAVIOURS: tuple[str, ...] = get_args(Behaviour)
 HEAD_BYTES = 256
 _HANDSHAKE_SECONDS = 5.0
 _SLOW_READ_BYTES = 4096
+# What a load balancer answers that reaches no server, or none in time.
+_NO_SERVER_BEHIND = (502, 503, 504)
+_ASK_BALANCER = "Does a server run behind the load balancer?"
+_ASK_ENDPOINT = "Is this the path of the endpoint, and does the endpoint call accept()?"
 # Linux's SO_TIMESTAMPNS: the kernel notes when a segment arrived, however late the process comes to read it.
 _TIMESTAMP_OPTION = 35
 _ANCILLARY_BYTES = 64
 # One buffer for all clients of the process: they read one after another, and keep only a copy of the first bytes.
-_BUFFER = bytearray(256 * 1024)
-_VIEW = memoryview(_BUFFER)
-_WHOLE_BUFFER = (_BUFFER,)
-_SLOW_BUFFER = (_VIEW[:_SLOW_READ_BYTES],)
+BUFFER = bytearray(256 * 1024)
+VIEW = memoryview(BUFFER)
+_WHOLE_BUFFER = (BUFFER,)
+_SLOW_BUFFER = (VIEW[:_SLOW_READ_BYTES],)
 # The first byte of a text message that is one frame: FIN and opcode 1.
-_WHOLE_TEXT = 0x81
+WHOLE_TEXT = 0x81
 _TIME_OF_DAY = struct.Struct("@qq")
 
 
@@ -60,27 +64,44 @@ class Client:
     """One client: a non-blocking socket that reads as its behaviour says.
 
     .number its place, from 1. .behaviour. .count messages received. .ending the close code once it has ended, 1006 for
-    an end without a close frame, None while it is open.
-    arrived(client, head, size_bytes, read_at_ns, ancillary) is called for each whole message.
+    an end without a close frame, None while it is open. .left whether it was the client that ended. .pongs received.
+    arrived(client, head, size_bytes, read_at_ns, ancillary) is called for each whole message, and ended(client) when
+    the connection has ended, whoever ended it. After that connect() may be called again.
     """
 
     __slots__ = (
-        "_arrived", "_head", "_keep", "_left_over", "_length", "_loop", "_missing", "_opcode", "_protocol", "_timer",
-        "behaviour", "close_code", "count", "ending", "leave_after", "number", "slow_pause", "socket",
+        "_arrived", "_ended", "_head", "_keep", "_left_over", "_length", "_loop", "_missing", "_opcode", "_timer",
+        "behaviour", "close_code", "count", "ending", "leave_after", "left", "number", "pongs", "slow_pause", "socket",
     )  # fmt: skip
 
-    def __init__(self, number: int, behaviour: Behaviour, arrived: Callable, *, leave_after: int, slow_pause: float):
+    def __init__(
+        self,
+        number: int,
+        behaviour: Behaviour,
+        arrived: Callable,
+        ended: Callable,
+        *,
+        leave_after: int,
+        slow_pause: float,
+    ) -> None:
         self.number = number
         self.behaviour = behaviour
         self.leave_after = leave_after
         self.slow_pause = slow_pause
         self.count = 0
-        self.close_code: int | None = None
-        self.ending: int | None = None
+        self.pongs = 0
+        self.left = False
         self.socket: socket.socket | None = None
         self._arrived = arrived
+        self._ended = ended
         self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
+        self._begin()
+
+    def _begin(self) -> None:
+        """Set what a new connection begins with."""
+        self.close_code: int | None = None
+        self.ending: int | None = None
         self._left_over = b""
         # The frame being read: its opcode, length, how many bytes of it are still to come, and its first bytes.
         self._opcode = 0
@@ -90,7 +111,10 @@ class Client:
         self._keep = HEAD_BYTES
 
     async def connect(self, host: str, port: int, url: str, receive_buffer_bytes: int | None) -> None:
-        """Open the connection and do the handshake; raise ClientFailed when either does not work."""
+        """Open a connection and do the handshake; raise ClientFailed when either does not work.
+
+        A client that has ended before keeps its ending until it is connected again.
+        """
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         self.socket = socket.socket(family, socket.SOCK_STREAM)
         self.socket.setblocking(False)
@@ -105,15 +129,19 @@ class Client:
                 rest = await self._handshake(url)
         except TimeoutError:
             self._fail(f"no answer within {_HANDSHAKE_SECONDS:g} s. Is the server's loop blocked?")
+        except InvalidStatus as error:
+            of_balancer = error.response.status_code in _NO_SERVER_BEHIND
+            self._fail(f"{error}. {_ASK_BALANCER if of_balancer else _ASK_ENDPOINT}")
         except InvalidHandshake as error:
-            self._fail(f"{error}. Is this the path of the endpoint, and does the endpoint call accept()?")
+            self._fail(f"{error}. {_ASK_ENDPOINT}")
         except OSError as error:
             # asyncio's own text names the address and not the reason.
             reason = os.strerror(error.errno) if error.errno else str(error)
             self._fail(f"{reason}. Is the server still running?")
         except BaseException:
-            self.socket.close()
+            self._never_mind()
             raise
+        self._begin()
         if rest:
             self._feed(memoryview(rest), time.time_ns(), [])
         if self.behaviour != "stalled":
@@ -121,9 +149,14 @@ class Client:
 
     def _fail(self, reason: str) -> None:
         """Close the socket and raise ClientFailed."""
-        self.socket.close()
-        self.ending = 1006
+        self._never_mind()
         raise ClientFailed(f"client {self.number} ({self.behaviour}) could not connect: {reason}") from None
+
+    def _never_mind(self) -> None:
+        """Close the socket of a connection that did not come about."""
+        self.socket.close()
+        if self.ending is None:
+            self.ending = CloseCode.ABNORMAL_CLOSURE
 
     async def _handshake(self, url: str) -> bytes:
         """Upgrade to WebSocket and return what came behind the response: the first frames, if any."""
@@ -137,10 +170,12 @@ class Client:
                 raise ConnectionError("the server closed the connection during the handshake")
             answer += data
         head, rest = answer.split(b"\r\n\r\n", 1)
-        protocol.receive_data(head + b"\r\n\r\n")
-        # The answer to a refusal has a body; without its end the library would go on waiting for it.
         if not head.startswith(b"HTTP/1.1 101"):
+            # A refusal may announce a body, for which the library would wait; its first line says enough.
+            protocol.receive_data(head.split(b"\r\n", 1)[0] + b"\r\n\r\n")
             protocol.receive_eof()
+        else:
+            protocol.receive_data(head + b"\r\n\r\n")
         if protocol.handshake_exc is not None:
             raise protocol.handshake_exc
         return rest
@@ -173,17 +208,22 @@ class Client:
             return
         read_at = 0 if ancillary else time.time_ns()
         # Nearly every read is one short text frame, whole: that case has to be cheap.
-        if not self._missing and not self._left_over and size > 4 and _BUFFER[0] == _WHOLE_TEXT:
-            length = _BUFFER[1]
+        if not self._missing and not self._left_over and size > 4 and BUFFER[0] == WHOLE_TEXT:
+            length = BUFFER[1]
             start = 2
             if length == 126:
-                length = _BUFFER[2] << 8 | _BUFFER[3]
+                length = BUFFER[2] << 8 | BUFFER[3]
                 start = 4
             # 127 announces a frame longer than any single segment.
             if length != 127 and length + start == size:
-                self._on_message(bytes(_VIEW[start : min(size, start + HEAD_BYTES)]), length, read_at, ancillary)
+                self._on_message(bytes(VIEW[start : min(size, start + HEAD_BYTES)]), length, read_at, ancillary)
                 return
-        self._feed(_VIEW[:size], read_at, ancillary)
+        self._feed(VIEW[:size], read_at, ancillary)
+
+    @property
+    def is_within_a_frame(self) -> bool:
+        """Whether what comes next belongs to a frame of which a part has come already."""
+        return bool(self._missing or self._left_over)
 
     def _feed(self, data: memoryview, read_at: int, ancillary: list) -> None:
         """Cut what was read into frames (RFC 6455, section 5.2; a server does not mask)."""
@@ -234,6 +274,8 @@ class Client:
             self._on_message(self._head, self._length, read_at, ancillary)
         elif self._opcode == Opcode.PING:
             self._send_frame(Opcode.PONG, self._head)
+        elif self._opcode == Opcode.PONG:
+            self.pongs += 1
         elif self._opcode == Opcode.CLOSE:
             first = self.close_code is None
             self.close_code = int.from_bytes(self._head[:2]) if self._length else CloseCode.NO_STATUS_RCVD
@@ -263,18 +305,25 @@ class Client:
         except OSError:
             return
 
+    def ping(self) -> None:
+        """Ask the server for a sign of life; it answers with a pong."""
+        self._send_frame(Opcode.PING, b"")
+
     def leave(self) -> None:
         """Say goodbye with a close frame, code 1000, and read on until the server closes."""
+        self.left = True
         if self.ending is None:
             self._send_frame(Opcode.CLOSE, Close(CloseCode.NORMAL_CLOSURE, "").serialize())
 
     def hang_up(self) -> None:
         """End the connection with a FIN and no close frame, as a process does that ends."""
+        self.left = True
         if self.ending is None:
             self.end()
 
     def vanish(self) -> None:
         """Reset the connection: no goodbye, an RST on the wire."""
+        self.left = True
         if self.ending is None:
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             self.end()
@@ -287,3 +336,4 @@ class Client:
                 self._timer.cancel()
             self._loop.remove_reader(self.socket.fileno())
             self.socket.close()
+            self._ended(self)
