@@ -49,13 +49,13 @@ class Message(NamedTuple):
 class Gap(NamedTuple):
     """A moment at which messages may be missing.
 
-    reason: in words. after: the last message that this server has, None when it has none. until: the newest that Redis
-    has, None while that is not known. settled: whether nothing is missing after all, because the stream brings it; what
-    is not settled has to be told to whoever listens.
+    reason: in words. after: the last message that this server has. until: the newest that Redis has, None while that is
+    not known. settled: whether nothing is missing after all, because the stream brings it; what is not settled has to
+    be told to whoever listens.
     """
 
     reason: str
-    after: Position | None
+    after: Position
     until: Position | None
     settled: bool
 
@@ -82,7 +82,7 @@ class _Backplane(ABC):
         self.url = url
         self.channel = channel
         self.is_connected = False
-        # The newest message that has arrived here.
+        # The newest message that has arrived here, or where the count stood; None before it is entered.
         self.position: Position | None = None
         self._history = history
         self._max_arrived = max_arrived
@@ -195,11 +195,11 @@ class _Backplane(ABC):
                 failures += 1
                 await asyncio.sleep(backoff.compute(failures))
 
-    async def _newest(self) -> Position | None:
+    async def _newest(self) -> Position:
         """Ask Redis for its newest position; where it knows less than we do, tell of that and begin a new epoch."""
         known = self._outbox.known
         newest = await self._outbox.newest(self._client)
-        if known is None or (newest is not None and newest >= known):
+        if newest is not None and newest >= known:
             return newest
         begun = await self._outbox.settle(self._client)
         self._tell(_LOST, until=begun)
@@ -210,13 +210,12 @@ class _Backplane(ABC):
         """See whether the silence is real: what Redis had at the last look and has not sent since, it will not send."""
         newest = await self._newest()
         behind, self._behind = self._behind, None
-        if newest is None or (self.position is not None and newest <= self.position):
+        if newest <= self.position:
             return
-        if behind is None or (self.position is not None and behind <= self.position):
+        if behind is None or behind <= self.position:
             self._behind = newest
             return
-        new_epoch = self.position is not None and behind.epoch != self.position.epoch
-        self._tell(_LOST if new_epoch else _MISSED, until=behind)
+        self._tell(_LOST if behind.epoch != self.position.epoch else _MISSED, until=behind)
         self.position = behind
         self._outbox.know(behind)
 
@@ -225,12 +224,12 @@ class _Backplane(ABC):
     def _take(self, position: Position, text: str) -> None:
         """Pass a message on, once; tell of what should have come before it."""
         last = self.position
-        if last is not None and position <= last:
+        if position <= last:
             return
-        if last is not None and position.epoch != last.epoch:
-            self._tell(_LOST, until=Position(position.epoch, position.seq - 1))
-        elif position.seq != (last.seq if last else 0) + 1:
-            self._tell(_MISSED, until=Position(position.epoch, position.seq - 1))
+        if position.epoch != last.epoch:
+            self._tell(_LOST, until=_before(position))
+        elif position.seq != last.seq + 1:
+            self._tell(_MISSED, until=_before(position))
         self.position = position
         self._outbox.know(position)
         self._add(Message(position, text))
@@ -264,13 +263,13 @@ class PubSubBackplane(_Backplane):
     async def _begin(self) -> None:
         await self._subscribe()
         # Later than the subscription: what is published from here on has a higher number.
-        self.position = await self._newest()
+        self.position = await self._outbox.settle(self._client)
 
     async def _resume(self) -> None:
         # Earlier than the subscription: what has a number by now was published while nobody listened here.
         newest = await self._newest()
         await self._subscribe()
-        settled = newest is None or newest == self.position
+        settled = newest == self.position
         self._tell(_BACK, until=newest, settled=settled)
         if not settled:
             self.position = newest
@@ -300,7 +299,7 @@ class PubSubBackplane(_Backplane):
     def _give_up_all(self) -> None:
         """Drop all that waits here to be walked over, and tell of it."""
         first = self._events[0]
-        after = first.after if isinstance(first, Gap) else Position(first.position.epoch, first.position.seq - 1)
+        after = first.after if isinstance(first, Gap) else _before(first.position)
         self._events.clear()
         self._add(Gap(_BEHIND, after, self.position, settled=False))
 
@@ -329,21 +328,21 @@ class StreamBackplane(_Backplane):
     forgets = False
 
     async def _begin(self) -> None:
-        newest = await self._newest()
+        newest = await self._outbox.settle(self._client)
         async with asyncio.timeout(ANSWER_SECONDS):
             entries = await self._client.xrevrange(self._outbox.target, count=self._history)
-        self.position = self._before(entries[-1][0]) if entries else newest
+        self.position = _before(Position.read(entries[-1][0])) if entries else newest
         self._take_all(reversed(entries))
 
     async def _resume(self) -> None:
         newest = await self._newest()
         async with asyncio.timeout(ANSWER_SECONDS):
             oldest = await self._client.xrange(self._outbox.target, count=1)
-        if newest is not None and self.position is not None and newest.epoch != self.position.epoch:
+        if newest.epoch != self.position.epoch:
             # What is left of the old epoch comes first; the first message of the new one, or silence, will tell.
             return
-        begins_after = self._before(oldest[0][0]) if oldest else newest
-        settled = begins_after is None or (self.position is not None and begins_after <= self.position)
+        begins_after = _before(Position.read(oldest[0][0])) if oldest else newest
+        settled = begins_after <= self.position
         self._tell(_BACK, until=newest, settled=settled)
         if not settled:
             self.position = begins_after
@@ -353,7 +352,7 @@ class StreamBackplane(_Backplane):
             while len(self._events) >= self._max_arrived:
                 self._shrunk.clear()
                 await self._shrunk.wait()
-            after = str(self.position or "0-0")
+            after = str(self.position)
             async with asyncio.timeout(ANSWER_SECONDS):
                 answer = await self._client.xread(
                     {self._outbox.target: after}, count=_READ_AT_ONCE, block=int(_IDLE_SECONDS * 1000)
@@ -368,11 +367,10 @@ class StreamBackplane(_Backplane):
         for identifier, fields in entries:
             self._take(Position.read(identifier), fields["text"])
 
-    @staticmethod
-    def _before(identifier: str) -> Position:
-        """Return the position in front of an entry."""
-        position = Position.read(identifier)
-        return Position(position.epoch, position.seq - 1)
-
     async def _end(self) -> None:
         """The stream has nothing open but the client."""
+
+
+def _before(position: Position) -> Position:
+    """Return the position in front of a message."""
+    return Position(position.epoch, position.seq - 1)
