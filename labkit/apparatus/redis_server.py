@@ -5,7 +5,6 @@ import os
 import platform
 import re
 import shutil
-import socket
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from pathlib import Path
 
 from labkit.apparatus import running
 from labkit.apparatus.children import Child, ChildFailed, new_folder, start_child
+from labkit.apparatus.parts.ports import free_port
 
 URL_VARIABLE = "REDIS_URL"
 PROGRAMS = ("redis-server", "valkey-server")
@@ -121,10 +121,13 @@ class RedisServer:
 
     Use it as `async with RedisServer() as redis_server:`, or `redis_server = await RedisServer().start()` and later
     `await redis_server.stop()`. Starting one under the name of a running one stops that one first, so a cell can run
-    twice. A private one listens on 127.0.0.1 only, is gone with this process, and forgets everything.
-    The trap: with REDIS_URL set it is a server that others may use too, and stop() leaves it running.
+    twice. A private one listens on 127.0.0.1 only, is gone with this process, and forgets everything: after kill() and
+    restart() it comes back on its port, and empty.
+    The trap: with REDIS_URL set it is a server that others may use too. stop() leaves it running, it cannot be killed,
+    frozen or started again from here, and cut_subscribers() cuts those of others as well.
 
-    persistent: whether a private one writes an append-only file into its temporary folder, which goes when it stops.
+    persistent: whether a private one writes an append-only file into its temporary folder: then it has its data again
+    after kill() and restart(). The folder goes when it stops.
     name: what it is called in messages.
     .url the address, redis://127.0.0.1:PORT/0; .child its Child, None when REDIS_URL is used.
     """
@@ -134,6 +137,8 @@ class RedisServer:
         self.name = name
         self.child: Child | None = None
         self._url = ""
+        # What was done to it, in a word; empty while nothing was.
+        self._fate = ""
 
     def __repr__(self) -> str:
         return f"<Redis server {self.name!r} at {hide_password(self._url)}>" if self._url else "<Redis server, stopped>"
@@ -144,6 +149,27 @@ class RedisServer:
         if not self._url:
             raise RuntimeError(f"Redis server {self.name!r} is not running. Is `await redis_server.start()` missing?")
         return self._url
+
+    @property
+    def is_running(self) -> bool:
+        """Whether the process is there; one that REDIS_URL names is taken to be, from start() to stop()."""
+        if self.child is None:
+            return bool(self._url)
+        return self.child.is_running and self._fate != "killed"
+
+    @property
+    def state(self) -> str:
+        """ "running", "frozen", "killed", "ended" by itself, or "stopped"."""
+        if not self._url:
+            return "stopped"
+        if self._fate == "killed" or self.is_running:
+            return self._fate or "running"
+        return "ended"
+
+    @property
+    def log(self) -> str:
+        """What a private server has printed so far, restarts included; empty for one that REDIS_URL names."""
+        return self.child.log if self.child else ""
 
     async def start(self) -> "RedisServer":
         """Start the server, or find the one that REDIS_URL names, and return this object once it answers a PING.
@@ -161,8 +187,9 @@ class RedisServer:
 
     async def _start_private(self, binary: RedisBinary) -> None:
         """Start `binary` on a free port; another port when somebody takes it in between."""
+        self._fate = ""
         for attempt in range(1, _ATTEMPTS + 1):
-            port = _free_port()
+            port = free_port()
             url = f"redis://127.0.0.1:{port}/0"
             folder = new_folder()
             try:
@@ -186,6 +213,65 @@ class RedisServer:
         options = {"port": str(port), "bind": "127.0.0.1", "save": "", "appendonly": persistence, "dir": "."}
         return [word for option, value in options.items() for word in (f"--{option}", value)]
 
+    # Faults
+
+    def kill(self) -> None:
+        """Kill the server, as the system does when memory runs out: no goodbye, and what it had in memory is gone."""
+        self._own_child("killed").kill()
+        self._fate = "killed"
+
+    def freeze(self) -> None:
+        """Stop the server where it stands: connections stay open, and nobody answers."""
+        self._own_child("frozen").freeze()
+        self._fate = "frozen"
+
+    def thaw(self) -> None:
+        """Let a frozen server go on."""
+        self._own_child("thawed").thaw()
+        self._fate = ""
+
+    async def restart(self) -> None:
+        """Start the server anew on its port, stopped first where it runs; return once it answers a PING.
+
+        It comes back empty, or with `persistent` as it was. Raises RedisFailed when it does not start.
+        """
+        child = self._own_child("started again")
+        seen = len(child.log)
+        self._fate = ""
+        try:
+            await child.restart(ready=lambda: _is_ready(self.url, child.folder, seen), timeout=_START_SECONDS)
+        except ChildFailed as error:
+            raise RedisFailed(f"Redis server {self.name!r} did not start again: {error}") from None
+
+    async def cut_subscribers(self) -> int:
+        """Cut the connection of everyone who has subscribed to a channel; return how many they were.
+
+        Those who read a stream have not subscribed to anything: see cut_clients().
+        """
+        return await self._cut("TYPE", "pubsub")
+
+    async def cut_clients(self) -> int:
+        """Cut every connection on which nobody has subscribed, readers of streams included; return how many."""
+        return await self._cut("TYPE", "normal", "SKIPME", "yes")
+
+    async def _cut(self, *which: str) -> int:
+        from redis.asyncio import Redis
+
+        async with Redis.from_url(self.url, socket_timeout=_ANSWER_SECONDS) as client:
+            return await client.execute_command("CLIENT KILL", *which)
+
+    def _own_child(self, deed: str) -> Child:
+        """Return the private server's child; raise RuntimeError where there is none that could be `deed`."""
+        if self.child is None and self._url:
+            raise RuntimeError(
+                f"The Redis server at {hide_password(self._url)} is named by {URL_VARIABLE}; others may use it, and it "
+                f"is not {deed} from here. Without {URL_VARIABLE} the lab starts a server of its own: unset it, or in "
+                f"a notebook `del os.environ['{URL_VARIABLE}']`, and start again."
+            )
+        if self.child is None:
+            raise RuntimeError(f"Redis server {self.name!r} is not running. Is `await redis_server.start()` missing?")
+        return self.child
+
     async def stop(self) -> None:
         """Stop a private server and remove its folder; let go of one that REDIS_URL names. Twice is no error."""
         self._url = ""
@@ -208,18 +294,11 @@ def hide_password(url: str) -> str:
     return f"{match['scheme']}://{'***@' if match['secret'] else ''}{match['place']}"
 
 
-def _free_port() -> int:
-    """Return a port on loopback that nobody listened on a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
-async def _is_ready(url: str, folder: Path) -> bool:
-    """Return whether the server that logs into `folder` answers at `url`."""
+async def _is_ready(url: str, folder: Path, seen: int = 0) -> bool:
+    """Return whether the server answers at `url` that logs into `folder`, and whose log was `seen` so far before."""
     log = folder / "output.log"
     # A PING alone might be answered by a stranger who took the port first.
-    if not log.exists() or "Ready to accept connections" not in log.read_text(errors="replace"):
+    if not log.exists() or "Ready to accept connections" not in log.read_text(errors="replace")[seen:]:
         return False
     return not await _ping(url)
 

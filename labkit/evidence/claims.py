@@ -44,7 +44,7 @@ STATEMENTS = {
         "same writes either way; polling is what is slow",
         "01 E1 E2, 04 E1",
     ),
-    "loudspeaker": Statement("like a loudspeaker", "until one listener falls asleep", "06 E3 E5 E6"),
+    "loudspeaker": Statement("like a loudspeaker", "until one listener falls asleep", "06 E3 E5 E6, 07 E6"),
     "stays-open": Statement(
         "stays open, instant, both ways",
         "with limits: idle cuts, blocked loops",
@@ -87,7 +87,11 @@ STATEMENTS = {
         "03 E1 E2, 04 E2, 06 E3 E4 E6",
     ),
     "not-only-websockets": Statement("SSE and push also broadcast", "true, same slow reader", "01 E5"),
-    "redis-all": Statement("Redis makes messages reach all", "at most once; Streams for more", "07 E1 E3 E5"),
+    "redis-all": Statement(
+        "Redis makes messages reach all",
+        "at most once; Streams for more",
+        "07 E1 E3 E4 E5 E6",
+    ),
     "heartbeats": Statement(
         "heartbeats detect the dead",
         "not behind a full buffer; they kill the healthy whose handler does not listen",

@@ -100,6 +100,72 @@ async def test_killed_child_is_not_running():
         child.freeze()
 
 
+async def test_restarted_child_keeps_its_folder_its_log_and_its_number_is_new():
+    """Whether it was killed, frozen or still running; one that is not ready in time is quoted."""
+    child = await start_child(["sh", "-c", "echo run >> runs; wc -l < runs; exec sleep 600"], name="sleeper")
+    folder = child.folder
+    # Killed before its first word, it would count as one that never ran.
+    assert wait_for(lambda: child.log == "1\n", 5)
+    for run, fault in enumerate((child.kill, child.freeze, lambda: None), 2):
+        pid = child.pid
+        fault()
+
+        async def says_its_run(run=run) -> bool:
+            return str(run) in child.log.split()
+
+        await child.restart(ready=says_its_run)
+        assert child.pid != pid
+        assert not exists(pid)
+        assert child.is_running
+    assert child.log.split() == ["1", "2", "3", "4"]
+    with pytest.raises(ChildFailed, match=r"sleeper was not ready within 0.1 s. It said last"):
+        await child.restart(ready=never_ready, timeout=0.1)
+    await child.close()
+    assert not folder.exists()
+    with pytest.raises(ChildFailed, match="sleeper has been closed"):
+        await child.restart()
+
+
+async def test_program_that_is_gone_at_its_restart_is_named():
+    """And the child can still be closed."""
+    folder = new_folder()
+    program = folder / "program"
+    program.write_text("#!/bin/sh\nexec sleep 600\n")
+    program.chmod(0o755)
+    child = await start_child([str(program)], name="sleeper", folder=folder)
+    program.unlink()
+    with pytest.raises(ChildFailed, match=r"sleeper could not be started: .*program: No such file"):
+        await child.restart()
+    assert not child.is_running
+
+
+@pytest.mark.parametrize("end", ["kill", "close"])
+async def test_what_a_child_has_started_ends_with_it(end):
+    """A killed program cannot stop its workers itself."""
+    folder = new_folder()
+
+    async def has_worker() -> bool:
+        return (folder / "worker").exists() and (folder / "worker").read_text().endswith("\n")
+
+    command = "sleep 600 & echo $! > worker; wait"
+    child = await start_child(["sh", "-c", command], name="boss", folder=folder, ready=has_worker)
+    worker = int((folder / "worker").read_text())
+    assert exists(worker)
+    if end == "kill":
+        child.kill()
+    else:
+        await child.close()
+    assert wait_for(lambda: not exists(worker), 5)
+
+
+async def test_environment_is_the_one_given():
+    """All of it, and nothing else."""
+    child = await start_child(
+        ["/bin/sh", "-c", "echo $SCORE $HOME; exec sleep 600"], name="s", environment={"SCORE": "2:1"}
+    )
+    assert wait_for(lambda: child.log == "2:1\n", 5)
+
+
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 def test_nothing_survives_the_starter(number):
     """However the process ends that started a child, the child and its folder are gone within 2 s."""

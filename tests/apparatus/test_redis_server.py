@@ -1,15 +1,18 @@
 """A real Redis server: found, started, gone again; and an error that helps where it cannot be had."""
 
+import asyncio
 import os
 import signal
 import socket
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 from redis.asyncio import Redis
+from redis.exceptions import RedisError
 
 from labkit.apparatus import redis_server, running
 from labkit.apparatus.redis_server import (
@@ -185,9 +188,9 @@ async def test_port_that_is_taken_meanwhile_is_given_up(monkeypatch):
     """When somebody, another Redis even, takes the port first, the server starts on another one."""
     async with RedisServer(name="stranger") as stranger:
         taken = int(stranger.url.rpartition(":")[2].removesuffix("/0"))
-        free = redis_server._free_port
+        free = redis_server.free_port
         ports = iter([taken, taken])
-        monkeypatch.setattr(redis_server, "_free_port", lambda: next(ports, None) or free())
+        monkeypatch.setattr(redis_server, "free_port", lambda: next(ports, None) or free())
         async with RedisServer() as server:
             assert server.url != stranger.url
             info = await ask(server.url, "INFO", "server")
@@ -228,6 +231,105 @@ def test_killed_owner_takes_the_server_along():
     assert not Path(folder).exists()
 
 
+# Faults
+
+
+@in_lab
+@pytest.mark.slow
+@pytest.mark.parametrize(("persistent", "left"), [(False, None), (True, b"2:1")])
+async def test_killed_server_comes_back_on_its_port_and_remembers_only_on_disk(persistent, left):
+    """In memory all is gone; the append-only file survives a restart, and goes with the server."""
+    async with RedisServer(persistent=persistent) as server:
+        url, pid, folder = server.url, server.child.pid, server.child.folder
+        await ask(url, "SET", "score", "2:1")
+        server.kill()
+        assert (server.state, server.is_running) == ("killed", False)
+        await server.restart()
+        assert (server.url, server.state) == (url, "running")
+        assert server.child.pid != pid
+        assert await ask(url, "GET", "score") == (left and left.decode())
+        # And where it still runs it is stopped first.
+        await server.restart()
+        assert await ask(url, "PING") is True
+    assert server.state == "stopped"
+    assert not folder.exists()
+
+
+@in_lab
+async def test_starting_over_a_killed_server_replaces_it():
+    """As a cell does that runs again after the fault."""
+    first = await RedisServer().start()
+    folder = first.child.folder
+    first.kill()
+    async with RedisServer() as second:
+        assert await ask(second.url, "PING") is True
+        assert not folder.exists()
+
+
+@in_lab
+async def test_frozen_server_answers_when_it_is_thawed():
+    """Nothing is refused meanwhile, and nothing is lost."""
+    async with RedisServer() as server, Redis.from_url(server.url) as client:
+        await client.ping()
+        server.freeze()
+        assert server.state == "frozen"
+        question = asyncio.create_task(client.incr("count"))
+        assert not (await asyncio.wait([question], timeout=0.2))[0]
+        server.thaw()
+        assert await question == 1
+
+
+@in_lab
+async def test_server_that_ends_by_itself_is_seen():
+    """A SHUTDOWN from a client is not our doing."""
+    async with RedisServer() as server:
+        with suppress(RedisError):
+            await ask(server.url, "SHUTDOWN", "NOSAVE")
+        while server.is_running:
+            await asyncio.sleep(0.01)
+        assert server.state == "ended"
+        assert "User requested shutdown" in server.log
+
+
+@in_lab
+async def test_subscribers_and_others_are_cut_apart():
+    """It says how many; who has not subscribed stays, and the other way round."""
+    async with RedisServer() as server, Redis.from_url(server.url, decode_responses=True) as client:
+        assert await server.cut_subscribers() == 0
+        async with client.pubsub() as one, client.pubsub() as two:
+            await one.subscribe("goals")
+            await two.subscribe("goals")
+            # The confirmations have been read, so both are in.
+            for each in (one, two):
+                assert (await each.get_message(timeout=5))["type"] == "subscribe"
+            number = await client.client_id()
+            assert await server.cut_subscribers() == 2
+            assert await client.client_id() == number
+            assert await server.cut_clients() >= 1
+            # What redis-py says of it, and how soon, differs; the connection is another one afterwards.
+            with suppress(RedisError):
+                await client.ping()
+            assert await client.client_id() != number
+
+
+@in_lab
+async def test_faults_are_refused_before_the_start_and_for_a_server_of_others(monkeypatch):
+    """REDIS_URL may name a server on which others depend."""
+    server = RedisServer()
+    with pytest.raises(RuntimeError, match=r"is not running\. Is `await redis_server\.start\(\)` missing"):
+        server.kill()
+    async with RedisServer(name="somebody else's") as running_one:
+        monkeypatch.setenv("REDIS_URL", running_one.url.replace("redis://", "redis://:@"))
+        async with server:
+            assert (server.state, server.is_running, server.log) == ("running", True, "")
+            for fault, deed in ((server.kill, "killed"), (server.freeze, "frozen"), (server.thaw, "thawed")):
+                with pytest.raises(RuntimeError, match=rf"redis://\*\*\*@.* it is not {deed} from here.* unset it"):
+                    fault()
+            with pytest.raises(RuntimeError, match="it is not started again from here"):
+                await server.restart()
+        assert running_one.is_running
+
+
 # REDIS_URL
 
 
@@ -245,7 +347,7 @@ async def test_redis_url_is_used_and_left_running(monkeypatch):
 @in_lab
 async def test_redis_url_where_nobody_listens_is_an_error_without_the_password(monkeypatch):
     """The error names host and port, what was seen and what to do, and shows no password."""
-    port = redis_server._free_port()
+    port = redis_server.free_port()
     monkeypatch.setenv("REDIS_URL", f"redis://fan:geheim@127.0.0.1:{port}/0?client_name=geheim")
     with pytest.raises(RedisFailed, match="does not answer") as caught:
         await RedisServer().start()

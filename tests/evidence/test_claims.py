@@ -16,15 +16,6 @@ from labkit.evidence import claims as claims_room
 from labkit.evidence.claims import STATEMENTS, ClaimFailed, claims_path
 
 NOTEBOOKS = sorted((Path(__file__).resolve().parents[2] / "notebooks").glob("[0-9]*.ipynb"))
-# The notebooks that hold all that the course plans for them; one that is brought to the model is written down here.
-BROUGHT_TO_THE_MODEL = {"01", "02", "03", "04", "05", "06"}
-# The rows that no such notebook has a part in, each with the first notebook that will settle it.
-STILL_TO_COME = {
-    "one-server": "07",
-    "redis-all": "07",
-    "order": "07",
-    "sticky": "07",
-}
 
 
 @pytest.fixture(autouse=True)
@@ -90,19 +81,12 @@ def test_notebook_cites_rows_that_name_it(notebook):
         assert notebook.name[:2] in STATEMENTS[key].notebooks, key
 
 
-@pytest.mark.parametrize("row", [row for row in STATEMENTS if row not in STILL_TO_COME])
+@pytest.mark.parametrize("row", STATEMENTS)
 def test_row_is_settled(row):
-    """By a claim in at least one of its notebooks that has been brought to the model."""
+    """By a claim in each notebook that it names: no row of the table is open."""
     cited = {path.name[:2]: cited_in(path) for path in NOTEBOOKS}
-    there = [number for number in STATEMENTS[row].notebooks if number in BROUGHT_TO_THE_MODEL]
-    assert any(row in cited[number] for number in there), f"no claim cites {row!r} in notebooks {there}"
-
-
-def test_only_rows_of_notebooks_to_come_may_wait():
-    """And each says where it will be settled; one that need not wait any longer is to be taken from the list."""
-    waiting = {row for row, each in STATEMENTS.items() if not BROUGHT_TO_THE_MODEL.intersection(each.notebooks)}
-    assert set(STILL_TO_COME) == waiting
-    assert all(number == STATEMENTS[row].notebooks[0] for row, number in STILL_TO_COME.items())
+    silent = [number for number in STATEMENTS[row].notebooks if row not in cited[number]]
+    assert not silent, f"no claim cites {row!r} in notebooks {silent}"
 
 
 def test_every_row_names_a_notebook_that_there_is():

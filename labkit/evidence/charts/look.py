@@ -29,7 +29,7 @@ VARIANT_STYLES = (
     ("#B2477A", "P", "--"),
 )
 HATCHES = ("", "//", "..", "xx", "\\\\", "++")
-_LOOK = {
+LOOK = {
     "font.size": 11,
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -64,7 +64,7 @@ class Chart:
     def png(self) -> bytes:
         """Return the figure as a PNG image."""
         buffer = io.BytesIO()
-        with rc_context(_LOOK):
+        with rc_context(LOOK):
             self.figure.savefig(buffer, format="png", dpi=_DOTS_PER_INCH, bbox_inches="tight")
         return buffer.getvalue()
 
@@ -82,7 +82,7 @@ class Chart:
 
 def new_axes(title: str, x_label: str, y_label: str, *, height: float = 3.8) -> tuple[Figure, Axes]:
     """Return a new figure and its axes in the course's look; pyplot, with its global state, stays out of it."""
-    with rc_context(_LOOK):
+    with rc_context(LOOK):
         figure = Figure(figsize=(7.2, height), layout="constrained")
         axes = figure.add_subplot()
     write_title(axes, title)
@@ -93,7 +93,7 @@ def new_axes(title: str, x_label: str, y_label: str, *, height: float = 3.8) -> 
 
 def new_panels(title: str, count: int, *, height: float) -> tuple[Figure, list[Axes]]:
     """Return a new figure with panels side by side that share their rows, under one title."""
-    with rc_context(_LOOK):
+    with rc_context(LOOK):
         figure = Figure(figsize=(7.2, height), layout="constrained")
         panels = list(figure.subplots(1, count, sharey=True, squeeze=False)[0])
     figure.suptitle(title, wrap=True, x=0.01, ha="left", fontsize=12.5, fontweight="bold")
