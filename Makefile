@@ -24,7 +24,7 @@ ifneq "$(SET_UP_FOR)" "$(CURDIR)"
 .PHONY: $(READY)
 endif
 
-.PHONY: help lab demo test check long bench doctor pins clean
+.PHONY: help lab up demo test check long bench doctor pins clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s%s\n", $$1, $$2}' Makefile
@@ -32,6 +32,9 @@ help: ## this list
 lab: $(READY) ## set up what is missing, and open JupyterLab at notebook 01
 	@echo "Opening JupyterLab at $(NOTEBOOK). Ctrl+C twice, here, stops it."
 	@exec $(RUN) -m jupyterlab --ServerApp.root_dir="$(CURDIR)" --LabApp.default_url=/lab/tree/$(NOTEBOOK) $(ALLOW_ROOT) $(ARGS)
+
+up: $(READY) ## the scoreboard: 3 servers, nginx and Redis; Ctrl+C stops them (more: make up ARGS="--servers 5 --port 8000")
+	@exec $(RUN) -m labkit up $(ARGS)
 
 demo: $(READY) ## the one-hour demonstration for instructors (the sheet: notebooks/README.md)
 	@rm -rf build/demonstration

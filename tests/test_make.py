@@ -44,7 +44,7 @@ def test_make_alone_lists_the_targets(house):
     run = make(house)
     assert run.returncode == 0
     assert [line.split()[1] for line in run.stdout.splitlines()] == [
-        "help", "lab", "demo", "test", "check", "long", "bench", "doctor", "pins", "clean",
+        "help", "lab", "up", "demo", "test", "check", "long", "bench", "doctor", "pins", "clean",
     ]  # fmt: skip
     assert not (house / ".venv").exists()
 
@@ -57,6 +57,13 @@ def test_no_python_that_will_do_is_said_clearly_and_leaves_nothing(house):
     assert "/no/such/python3" in run.stderr
     assert "make lab PYTHON=" in run.stderr
     assert not (house / ".venv").exists()
+
+
+def test_make_up_hands_its_arguments_on(house):
+    """As `make lab` does."""
+    pretend_set_up(house, stamp=str(house))
+    run = make(house, "--dry-run", "up", "ARGS=--servers 5 --port 8000")
+    assert run.stdout.splitlines() == ["exec .venv/bin/python -m labkit up --servers 5 --port 8000"]
 
 
 def test_make_test_runs_the_tests_and_then_the_notebooks(house):
