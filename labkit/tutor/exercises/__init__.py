@@ -11,7 +11,7 @@ from importlib import import_module
 
 from labkit.tutor.trial import Trial
 
-NOTEBOOKS = ("01", "02", "03", "04", "05", "06")
+NOTEBOOKS = ("01", "02", "03", "04", "05", "06", "07")
 
 
 @dataclass(frozen=True)
