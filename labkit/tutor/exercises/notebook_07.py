@@ -19,7 +19,7 @@ from labkit.apparatus.redis_server import URL_VARIABLE, RedisNotFound, RedisServ
 from labkit.apparatus.server import LabServer
 from labkit.broadcast import managers
 from labkit.tutor.exercises import Exercise
-from labkit.tutor.exercises.notebook_06 import (
+from labkit.tutor.exercises.sharing import (
     FILLER,
     HURRY,
     RECEIVE_BUFFER_BYTES,
