@@ -18,7 +18,7 @@ from redis.exceptions import RedisError, ResponseError
 
 # Seconds for one answer. Together with the half second between two looks it keeps a silent Redis from staying unnoticed
 # for two seconds.
-ANSWER_SECONDS = 1.2
+ANSWER_SECONDS = 1.0
 # What a connection to Redis may fail with; redis-py's own TimeoutError and ConnectionError are RedisErrors.
 TROUBLE = (RedisError, OSError, TimeoutError)
 # What one script call publishes at most. Redis sends nothing while a script runs, and a subscriber for whom too much
