@@ -133,21 +133,17 @@ async def connect(url: str) -> Redis | RedisCluster:
 class _Waiting:
     """A message that Redis has not confirmed yet. until: when to give up, on the loop's clock."""
 
-    text: str
+    text: bytes
     publish_id: str
     until: float
     receipt: asyncio.Future = field(default_factory=lambda: asyncio.get_running_loop().create_future())
-
-    @property
-    def size_bytes(self) -> int:
-        return len(self.text)
 
 
 class Outbox:
     """Publishes in order, and again after a lost answer; what is repeated arrives once.
 
     carrier: "stream" or "pubsub". keep: entries that the stream keeps, at least. max_waiting, max_waiting_bytes: what
-    may wait for Redis, in messages and in characters. timeout: seconds after which a message that waits is given up.
+    may wait for Redis, in messages and in bytes. timeout: seconds after which a message that waits is given up.
     .known the newest position that this server has seen, confirmed or received.
     """
 
@@ -171,16 +167,22 @@ class Outbox:
         self._last_error: BaseException | None = None
 
     def put(self, text: str, publish_id: str | None) -> asyncio.Future:
-        """Take a message and return the future of its Position; raise BackplaneFull for one too many."""
-        if len(self._waiting) >= self._max_waiting or self._waiting_bytes + len(text) > self._max_waiting_bytes:
+        """Take a message and return the future of its Position; raise BackplaneFull for one too many.
+
+        Raises UnicodeEncodeError for a text that cannot be sent at all: here, where one message is concerned, and not
+        in the background, where all are.
+        """
+        content = text.encode()
+        if len(self._waiting) >= self._max_waiting or self._waiting_bytes + len(content) > self._max_waiting_bytes:
             reason = f" ({self._last_error})" if self._last_error else ""
             raise BackplaneFull(
                 f"{len(self._waiting)} messages wait for Redis already{reason}. Is it running, and does it keep up?"
             )
-        waiting = _Waiting(text, publish_id or uuid.uuid4().hex, asyncio.get_running_loop().time() + self._timeout)
+        waiting = _Waiting(content, publish_id or uuid.uuid4().hex, asyncio.get_running_loop().time() + self._timeout)
         self._waiting.append(waiting)
-        self._waiting_bytes += waiting.size_bytes
+        self._waiting_bytes += len(content)
         self._filled.set()
+        self._emptied.clear()
         return waiting.receipt
 
     async def run(self, client: Redis | RedisCluster) -> None:
@@ -193,7 +195,6 @@ class Outbox:
                 self._emptied.set()
                 self._filled.clear()
                 await self._filled.wait()
-                self._emptied.clear()
             batch = self._next_batch()
             try:
                 positions = await self._ask(client, batch)
@@ -213,7 +214,7 @@ class Outbox:
         """Return what is to be published next, in order: one message at least."""
         batch, size_bytes = [], 0
         for waiting in itertools.islice(self._waiting, _BATCH):
-            size_bytes += waiting.size_bytes
+            size_bytes += len(waiting.text)
             if batch and size_bytes > _BATCH_BYTES:
                 break
             batch.append(waiting)
@@ -253,7 +254,7 @@ class Outbox:
 
     def _remove_first(self) -> _Waiting:
         first = self._waiting.popleft()
-        self._waiting_bytes -= first.size_bytes
+        self._waiting_bytes -= len(first.text)
         return first
 
     def _fail(self, waiting: _Waiting, reason: str) -> None:

@@ -124,6 +124,15 @@ async def test_text_arrives_as_it_was(redis_server, carrier):
 
 
 @both
+async def test_text_that_cannot_be_sent_stops_nobody_else(redis_server, carrier):
+    """Half of a surrogate pair has no bytes: whoever publishes it is told at once, and the next message goes out."""
+    async with carrier(redis_server.url) as backplane:
+        with pytest.raises(UnicodeEncodeError):
+            backplane.publish("GOAL \ud800")
+        assert (await backplane.publish("GOAL")).seq == 1
+
+
+@both
 async def test_channels_do_not_hear_each_other(redis_server, carrier):
     """Neither the other channel nor the other carrier."""
     other = {PubSubBackplane: StreamBackplane, StreamBackplane: PubSubBackplane}[carrier]
@@ -143,9 +152,10 @@ async def test_channels_do_not_hear_each_other(redis_server, carrier):
 async def test_publish_never_waits_and_the_walk_ends_with_the_block(redis_server, carrier):
     """publish() is no coroutine; what was handed over last still gets out; afterwards it is an error."""
     async with walked(carrier, redis_server.url) as (backplane, walker):
+        await backplane.publish("first words")
         receipt = backplane.publish("last words")
         assert not receipt.done()
-    assert (await receipt).seq == 1
+    assert (await receipt).seq == 2
     await asyncio.wait_for(walker.task, PATIENCE)
     with pytest.raises(RuntimeError, match="is closed"):
         backplane.publish("too late")
