@@ -62,8 +62,9 @@ long: $(READY) ## what takes too long for CI: repetitions, and every notebook tw
 	$(RUN) tests/notebooks/prepare.py --twice build/notebooks-twice
 	$(NBVAL) build/notebooks-twice
 
-bench: $(READY) ## how fast the laboratory itself is, on this machine
+bench: $(READY) ## how fast the laboratory itself is on this machine, and what the way through Redis costs
 	$(RUN) tests/bench/laboratory.py
+	$(RUN) tests/bench/hop.py
 
 doctor: $(READY) ## is this machine ready?
 	@$(RUN) -m labkit doctor

@@ -43,8 +43,8 @@ def board() -> tuple[FastAPI, Callable[[str], Awaitable[None]]]:
 def show(what: str, values: list[float], unit: str) -> None:
     """Print a line: median, spread, n."""
     print(
-        f"{what:<58} {statistics.median(values):8.1f} {unit:<3}"
-        f" ({min(values):.1f} to {max(values):.1f}, n = {len(values)})"
+        f"{what:<58} {statistics.median(values):8.2f} {unit:<3}"
+        f" ({min(values):.2f} to {max(values):.2f}, n = {len(values)})"
     )
 
 
