@@ -167,12 +167,18 @@ def curves(
 
 
 def matrix(
-    table: pandas.DataFrame, *, title: str, notes: Sequence[str] = (), words: tuple[str, str] = ("kept", "broken")
+    table: pandas.DataFrame,
+    *,
+    title: str,
+    notes: Sequence[str] = (),
+    words: tuple[str, str] = ("kept", "broken"),
+    empty: str = "not tried",
 ) -> Chart:
     """Draw a table of True and False as a matrix of signs: a filled cell with ✔, an empty one with ✘.
 
-    table: one row for each thing judged, one column for each property; a cell may be None for "not tried".
-    notes: sentences to write under the matrix. words: what True and False mean, for the table and the alt text.
+    table: one row for each thing judged, one column for each property; a cell may be None.
+    notes: sentences to write under the matrix. words: what True and False mean, for the table and the alt text; empty:
+    what None means.
     """
     rows, columns = table.shape
     figure, axes = new_axes(title, "", "", height=1.5 + 0.42 * max(2, rows))
@@ -199,7 +205,7 @@ def matrix(
         spine.set_visible(False)
     if notes:
         write_note(axes, "\n".join(notes))
-    said = table.map(lambda value: "not tried" if value is None else words[0] if value else words[1])
+    said = table.map(lambda value: empty if value is None else words[0] if value else words[1])
     listed = "; ".join(
         f"{name}: {', '.join(f'{column}: {word}' for column, word in row.items())}" for name, row in said.iterrows()
     )
