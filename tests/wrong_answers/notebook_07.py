@@ -73,7 +73,7 @@ async def skips_the_first_only(subscription, manager):
         await manager.broadcast(message["data"])
 
 
-@wrong("X7.1", says="Your relay has handed {'type': 'message'")
+@wrong("X7.1", says="“kick-off” is what was published; the rest is what Redis wraps around it")
 async def hands_over_the_whole_message(subscription, manager):
     """The text is in it, somewhere."""
     async for message in subscription.listen():
@@ -126,7 +126,7 @@ async def leaves_out_what_it_knows(subscription, manager):
             await manager.broadcast(newest)
 
 
-@wrong("X7.1", says="Your relay ended all the same as if its work were done: who will ever know?")
+@wrong("X7.1", says="redis-py has raised a ConnectionError. Your relay ended all the same as if its work were")
 async def swallows_the_end(subscription, manager):
     """A server that looks well, and is deaf."""
     try:
@@ -732,6 +732,34 @@ async def says_nothing_of_a_gap(websocket: WebSocket, epoch: int, seq: int, hist
     while message := next((each for each in history if each[:2] > (epoch, seq)), None):
         epoch, seq, text = message
         await websocket.send_text(text)
+    fans.add(websocket)
+
+
+@wrong("X7.4", says="it had lost 7 and 8 meanwhile. It hears 4 · 5 · 6 · 9 · 10 · 11 · 12 · 13, and no `gap` between")
+async def asks_for_a_gap_once(websocket: WebSocket, epoch: int, seq: int, history: deque, fans: set):
+    """At the door nothing is missing; what the history loses while a send waits, nobody is told."""
+    await websocket.accept()
+    if history and (history[0][0] != epoch or history[0][1] > seq + 1):
+        await websocket.send_text("gap")
+        epoch, seq = history[0][0], history[0][1] - 1
+    while history and history[-1][1] > seq:
+        for _, number, text in list(history):
+            if number > seq:
+                await websocket.send_text(text)
+                seq = number
+    fans.add(websocket)
+
+
+@wrong("X7.4", says="while each of your sends waited, a goal fell, up to 16; then “17” was published. It hears 14 · 15")
+async def looks_twice(websocket: WebSocket, epoch: int, seq: int, history: deque, fans: set):
+    """What falls in the first look is seen in the second; and what falls in that?"""
+    await websocket.accept()
+    for _ in range(2):
+        missed = [each for each in history if each[:2] > (epoch, seq)]
+        if missed and missed[0][:2] != (epoch, seq + 1):
+            await websocket.send_text("gap")
+        for epoch, seq, text in missed:  # noqa: B020, PLR1704
+            await websocket.send_text(text)
     fans.add(websocket)
 
 

@@ -224,8 +224,7 @@ class Evening:
         for crowd, call in zip(self.crowds, self.calls, strict=True):
             for odd in self._odd(crowd):
                 raise NotYet(
-                    f"{story}. Your relay has handed {odd!r:.110} to the manager of {crowd.name}: "
-                    "nobody has published that, and a fan's writer cannot send it. Where does it come from?"
+                    f"{story}. Your relay has handed {odd!r:.110} to the manager of {crowd.name}: {self._of_odd(odd)}"
                 )
             self._not_ended(call, story)
             if crowd.heard != self.texts:
@@ -239,6 +238,15 @@ class Evening:
     def _odd(self, crowd: Crowd) -> list[object]:
         """Return what a manager was handed that nobody has published."""
         return [each for each in crowd.manager.handed if each not in self.texts]
+
+    def _of_odd(self, odd: object) -> str:
+        """Return in words what it is that nobody has published."""
+        if isinstance(odd, dict) and odd.get("type") == "message" and odd.get("data") in self.texts:
+            return (
+                f"“{odd['data']}” is what was published; the rest is what Redis wraps around it, and a fan's writer "
+                "cannot send that. What shall a fan read?"
+            )
+        return "nobody has published that, and a fan's writer cannot send it. Where does it come from?"
 
     def _unheard(self, crowd: Crowd, call: asyncio.Task, story: str) -> str:
         """Return in words what a fan heard, and where the relay is."""
@@ -271,7 +279,7 @@ class Evening:
 
     async def ends_loudly(self, call: asyncio.Task) -> None:
         """See that a relay whose Redis is gone ends with an error."""
-        story = "Redis was killed, and listen() has raised a ConnectionError"
+        story = "Redis was killed, and redis-py has raised a ConnectionError"
         await asyncio.wait({call}, timeout=PATIENCE)
         if not call.done():
             raise NotYet(f"{story}. Nothing of it came out of your relay, {standing(call)}: who will ever know?")
@@ -719,7 +727,10 @@ class Back:
 
 
 async def try_resume(it: Trial, resume: Callable[..., Awaitable]) -> str:
-    """Fans come back with nothing missed, with something, on a slow line, among goals, too late, and in a new epoch."""
+    """Fans come back with nothing missed, with something, on a slow line, among goals, too late, and in a new epoch.
+
+    Then while a send waits: more goals fall than the history holds, and one in every send.
+    """
     redis_server = await redis_of(it)
     stand = Stand(it, resume, redis_server)
     await stand.open()
@@ -743,6 +754,8 @@ async def try_resume(it: Trial, resume: Callable[..., Awaitable]) -> str:
     await on_a_slow_line(it, stand, epoch)
     await among_goals(it, stand, epoch)
     await too_late(it, stand)
+    await overtaken(it, stand)
+    await in_every_send(it, stand)
     await it.until(lambda: not stand.fans, f"All fans have gone, and {len(stand.fans)} are left in `fans`.")
     it.no_crash()
     return "Fans came back in time, too late, and while goals fell: each heard what it had missed once, or of a gap."
@@ -810,6 +823,73 @@ async def too_late(it: Trial, stand: Stand) -> None:
         (stand.epoch, 2, ["3"], "with number 2 of the new numbering"),
     ]
     await one_after_another(it, stand, cases)
+
+
+async def overtaken(it: Trial, stand: Stand) -> None:
+    """While a send waits, more goals fall than the history holds: what the answer has not kept itself is lost."""
+    epoch = stand.epoch
+    stand.history = deque(stand.history, maxlen=5)
+    await stand.goals(f"4 {FILLER}", f"5 {FILLER}", "6")
+    fan = await stand.returns(epoch, 3, behaviour="stalled")
+    with suppress(NotYet):
+        await it.until(lambda: under_way(it, fan.number) or fan.number in stand.came, "", within=SOON_SECONDS)
+    it.no_crash()
+    await stand.goals(*[str(seq) for seq in range(7, 14)])
+    await fan.fleet.wake(1)
+    with suppress(NotYet):
+        await it.until(lambda: fan.heard[-1:] == ["13"], "", within=SOON_SECONDS)
+    # Who had made a copy may send what the history has lost; where a number is left out, `gap` stands for it.
+    due: list[str] = []
+    lost: list[str] = []
+    for seq in map(str, range(4, 14)):
+        if seq in fan.heard or int(seq) >= 9:
+            due += [seq]
+        else:
+            lost += [seq]
+            due += ["gap"] if due[-1:] != ["gap"] else []
+    story = (
+        f"Fan {fan.number} came back with number 3, on a slow line; while your send to it waited, 7 to 13 were "
+        "published, and the history held 9 to 13 when it read"
+    )
+    if lost and "gap" not in fan.heard:
+        *most, last = lost
+        raise NotYet(
+            f"{story}: it had lost {f'{", ".join(most)} and {last}' if most else last} meanwhile. "
+            f"It hears {in_words(fan.heard)}, and no `gap` between."
+        )
+    await fan.hears(due, story)
+    await fan.goes()
+
+
+async def in_every_send(it: Trial, stand: Stand) -> None:
+    """While each of the sends waits, another goal falls: whoever looks a fixed number of times misses one."""
+    epoch = stand.epoch
+    await stand.goals(f"14 {FILLER}")
+    number = len(it.handlers) + 1
+    seq = 14
+
+    async def fall() -> None:
+        nonlocal seq
+        seen = 0
+        while seq < 19 and number not in stand.came:
+            # A text as long as this waits for many turns of the loop, until enough of it has been read.
+            if len(it.of(number, "send")) > seen and under_way(it, number):
+                seen, seq = len(it.of(number, "send")), seq + 1
+                await stand.take(epoch, seq, f"{seq} {FILLER}")
+            await asyncio.sleep(0)
+
+    goals = it.start(fall)
+    fan = await stand.returns(epoch, 13, behaviour="stalled")
+    await fan.fleet.wake(1)
+    await asyncio.wait({goals}, timeout=PATIENCE)
+    goals.cancel()
+    # They did not come from Redis, which goes on behind them.
+    await stand.numbering.redis.set("seq", seq)
+    await stand.goals(str(seq + 1))
+    texts = [str(each) for each in range(14, seq + 2)]
+    story = f"Fan {fan.number} came back with number 13, on a slow line; while each of your sends waited, a goal fell"
+    await fan.hears(texts, f"{story}, up to {seq}; then “{seq + 1}” was published")
+    await fan.goes()
 
 
 async def one_after_another(it: Trial, stand: Stand, cases: list[tuple[int, int, list[str], str]]) -> None:
