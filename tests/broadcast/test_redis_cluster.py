@@ -31,10 +31,8 @@ async def answers(port):
 
 async def start_node(number):
     """Start one node that knows no other, and return its port and its child."""
-    # The nodes talk to each other on a second port, 10,000 above the first.
-    port = free_port()
-    while not 1024 < port < 55_000:
-        port = free_port()
+    # The nodes talk to each other on a second port, 10,000 above the first: it should not be an outgoing connection's.
+    port = min(free_port() for _ in range(20))
     options = ["--port", str(port), "--bind", "127.0.0.1", "--cluster-enabled", "yes", "--save", "", "--dir", "."]
     options += ["--cluster-node-timeout", "1000"]
     child = await start_child(

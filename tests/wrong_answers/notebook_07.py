@@ -735,7 +735,7 @@ async def says_nothing_of_a_gap(websocket: WebSocket, epoch: int, seq: int, hist
     fans.add(websocket)
 
 
-@wrong("X7.4", says="it had lost 7 and 8 meanwhile. It hears 4 · 5 · 6 · 9 · 10 · 11 · 12 · 13, and no `gap` between")
+@wrong("X7.4", says="the history lost 7 and 8, and then it read. It hears 4 · 5 · 6 · 9 · 10 · 11 · 12 · 13, and no")
 async def asks_for_a_gap_once(websocket: WebSocket, epoch: int, seq: int, history: deque, fans: set):
     """At the door nothing is missing; what the history loses while a send waits, nobody is told."""
     await websocket.accept()
@@ -750,7 +750,10 @@ async def asks_for_a_gap_once(websocket: WebSocket, epoch: int, seq: int, histor
     fans.add(websocket)
 
 
-@wrong("X7.4", says="while each of your sends waited, a goal fell, up to 16; then “17” was published. It hears 14 · 15")
+@wrong(
+    "X7.4",
+    says="whenever your send to it waited, a goal fell, up to 17; and then “18” was published. It hears 14 · 15 · 16",
+)
 async def looks_twice(websocket: WebSocket, epoch: int, seq: int, history: deque, fans: set):
     """What falls in the first look is seen in the second; and what falls in that?"""
     await websocket.accept()
@@ -758,7 +761,8 @@ async def looks_twice(websocket: WebSocket, epoch: int, seq: int, history: deque
         missed = [each for each in history if each[:2] > (epoch, seq)]
         if missed and missed[0][:2] != (epoch, seq + 1):
             await websocket.send_text("gap")
-        for epoch, seq, text in missed:  # noqa: B020, PLR1704
+        for message in missed:
+            epoch, seq, text = message
             await websocket.send_text(text)
     fans.add(websocket)
 

@@ -838,41 +838,41 @@ async def overtaken(it: Trial, stand: Stand) -> None:
     await fan.fleet.wake(1)
     with suppress(NotYet):
         await it.until(lambda: fan.heard[-1:] == ["13"], "", within=SOON_SECONDS)
-    # Who had made a copy may send what the history has lost; where a number is left out, `gap` stands for it.
+    # Who has made a copy may send what the history has lost; where a number is left out, `gap` stands for it.
+    held = [str(seq) for seq in range(9, 14)]
     due: list[str] = []
     lost: list[str] = []
-    for seq in map(str, range(4, 14)):
-        if seq in fan.heard or int(seq) >= 9:
-            due += [seq]
+    for text in ["4", "5", "6", "7", "8"]:
+        if text in fan.heard:
+            due.append(text)
         else:
-            lost += [seq]
+            lost.append(text)
             due += ["gap"] if due[-1:] != ["gap"] else []
-    story = (
-        f"Fan {fan.number} came back with number 3, on a slow line; while your send to it waited, 7 to 13 were "
-        "published, and the history held 9 to 13 when it read"
-    )
-    if lost and "gap" not in fan.heard:
+    due += held
+    story = f"Fan {fan.number} came back with number 3, on a slow line; while your send to it waited,"
+    if lost and fan.heard == [text for text in due if text != "gap"]:
         *most, last = lost
+        gone = f"{', '.join(most)} and {last}" if most else last
         raise NotYet(
-            f"{story}: it had lost {f'{", ".join(most)} and {last}' if most else last} meanwhile. "
-            f"It hears {in_words(fan.heard)}, and no `gap` between."
+            f"{story} so many goals fell that the history lost {gone}, and then it read. It hears "
+            f"{in_words(fan.heard)}, and no `gap` between."
         )
-    await fan.hears(due, story)
+    await fan.hears(due, f"{story} 7 to 13 were published, which left 9 to 13 in the history, and then it read")
     await fan.goes()
 
 
 async def in_every_send(it: Trial, stand: Stand) -> None:
-    """While each of the sends waits, another goal falls: whoever looks a fixed number of times misses one."""
+    """Whenever a send waits, another goal falls: whoever looks a fixed number of times misses one."""
     epoch = stand.epoch
-    await stand.goals(f"14 {FILLER}")
+    await stand.goals(f"14 {FILLER}", f"15 {FILLER}")
     number = len(it.handlers) + 1
-    seq = 14
+    seq = 15
 
     async def fall() -> None:
         nonlocal seq
         seen = 0
-        while seq < 19 and number not in stand.came:
-            # A text as long as this waits for many turns of the loop, until enough of it has been read.
+        while seq < 20 and number not in stand.came:
+            # A text as long as this is on its way for many turns of the loop, and the next send waits for all of them.
             if len(it.of(number, "send")) > seen and under_way(it, number):
                 seen, seq = len(it.of(number, "send")), seq + 1
                 await stand.take(epoch, seq, f"{seq} {FILLER}")
@@ -887,8 +887,8 @@ async def in_every_send(it: Trial, stand: Stand) -> None:
     await stand.numbering.redis.set("seq", seq)
     await stand.goals(str(seq + 1))
     texts = [str(each) for each in range(14, seq + 2)]
-    story = f"Fan {fan.number} came back with number 13, on a slow line; while each of your sends waited, a goal fell"
-    await fan.hears(texts, f"{story}, up to {seq}; then “{seq + 1}” was published")
+    story = f"Fan {number} came back with number 13, on a slow line; whenever your send to it waited, a goal fell"
+    await fan.hears(texts, f"{story}, up to {seq}; and then “{seq + 1}” was published")
     await fan.goes()
 
 
