@@ -49,9 +49,9 @@ class Message(NamedTuple):
 class Gap(NamedTuple):
     """A moment at which messages may be missing.
 
-    reason: in words. after: the last message that this server has. until: the newest that Redis has, None while that is
-    not known. settled: whether nothing is missing after all, because the stream brings it; what is not settled has to
-    be told to whoever listens.
+    reason: in words. after: the last message that this server has. until: the last that may be missing, None while that
+    is not known. settled: whether nothing is missing after all, because the stream brings it; what is not settled has
+    to be told to whoever listens.
     """
 
     reason: str
@@ -94,12 +94,15 @@ class _Backplane(ABC):
         self._grown, self._shrunk = asyncio.Event(), asyncio.Event()
         self._behind: Position | None = None
         self._outbox = Outbox(self.channel, self.carrier, keep=self._history, **self._options)
-        self._client = await connect(self.url)
         try:
-            await self._begin()
-        except BaseException:
-            await self._client.aclose()
-            raise
+            self._client = await connect(self.url)
+            try:
+                await self._begin()
+            except BaseException:
+                await self._client.aclose()
+                raise
+        except TimeoutError:
+            raise RedisConnectionError(f"Redis did not answer within {ANSWER_SECONDS:g} s. Is it frozen?") from None
         self._closed, self.is_connected = False, True
         self._tasks = [
             asyncio.create_task(self._outbox.run(self._client), name=f"publisher of {self.channel}"),
@@ -111,16 +114,21 @@ class _Backplane(ABC):
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        if self.is_connected:
-            await self._outbox.until_empty(_FLUSH_SECONDS)
-        self._closed, self.is_connected = True, False
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.wait(self._tasks)
-        self._outbox.close()
-        self._grown.set()
-        await self._end()
-        await self._client.aclose()
+        try:
+            if self.is_connected:
+                await self._outbox.until_empty(_FLUSH_SECONDS)
+        finally:
+            # Whoever is cancelled in here leaves nothing open all the same.
+            self._closed, self.is_connected = True, False
+            for task in self._tasks:
+                task.cancel()
+            self._outbox.close()
+            self._grown.set()
+            try:
+                await asyncio.wait(self._tasks)
+            finally:
+                await self._end()
+                await self._client.aclose()
 
     # ---- what a server calls
 
@@ -130,11 +138,14 @@ class _Backplane(ABC):
         Publishing goes on in the background, in order, and is repeated when an answer was lost; what arrives twice is
         dropped by its publish id, for two minutes.
         publish_id: to be given by whoever may ask twice for the same message; by default a new one.
-        Raises BackplaneFull when too much waits already. The receipt raises NotPublished when Redis does not confirm in
-        time; the message may have got through even so.
+        Raises BackplaneFull when too much waits already, ValueError for a text that can never be sent. The receipt
+        raises NotPublished when Redis does not confirm in time; the message may have got through even so.
         """
         if self._closed:
             raise RuntimeError("This backplane is closed. Is it used outside of its `async with`?")
+        publisher, _ = self._tasks
+        if publisher.done():
+            publisher.result()
         return self._outbox.put(text, publish_id)
 
     async def events(self) -> AsyncIterator[Message | Gap]:
@@ -218,6 +229,9 @@ class _Backplane(ABC):
         self._tell(_LOST if behind.epoch != self.position.epoch else _MISSED, until=behind)
         self.position = behind
         self._outbox.know(behind)
+        if self.forgets:
+            # It was published, and this connection has not brought it: one that is half dead does not say so.
+            raise RedisConnectionError("the subscription is silent, and Redis has news")
 
     # ---- the account
 
@@ -226,6 +240,7 @@ class _Backplane(ABC):
         last = self.position
         if position <= last:
             return
+        self._make_room()
         if position.epoch != last.epoch:
             self._tell(_LOST, until=_before(position))
         elif position.seq != last.seq + 1:
@@ -235,7 +250,17 @@ class _Backplane(ABC):
         self._add(Message(position, text))
 
     def _tell(self, reason: str, *, until: Position | None, settled: bool = False) -> None:
+        self._make_room()
         self._add(Gap(reason, self.position, until, settled))
+
+    def _make_room(self) -> None:
+        """Where nobody walks, and Redis keeps nothing either: drop all that waits here, and tell of it."""
+        if not self.forgets or len(self._events) < self._max_arrived:
+            return
+        first = self._events[0]
+        after = first.after if isinstance(first, Gap) else _before(first.position)
+        self._events.clear()
+        self._add(Gap(_BEHIND, after, self.position, settled=False))
 
     def _add(self, event: Message | Gap) -> None:
         self._events.append(event)
@@ -291,17 +316,16 @@ class PubSubBackplane(_Backplane):
                 # The client library has connected again by itself, and subscribed again without a word.
                 raise RedisConnectionError("the subscription began anew")
             else:
-                position, _, text = message["data"].partition(" ")
-                if len(self._events) >= self._max_arrived:
-                    self._give_up_all()
-                self._take(Position.read(position), text)
+                self._take_published(message["data"])
 
-    def _give_up_all(self) -> None:
-        """Drop all that waits here to be walked over, and tell of it."""
-        first = self._events[0]
-        after = first.after if isinstance(first, Gap) else _before(first.position)
-        self._events.clear()
-        self._add(Gap(_BEHIND, after, self.position, settled=False))
+    def _take_published(self, data: str) -> None:
+        position, _, text = data.partition(" ")
+        try:
+            position = Position.read(position)
+        except ValueError:
+            log.warning("backplane %s: left out what a stranger has published: %.40r", self.channel, data)
+            return
+        self._take(position, text)
 
     async def _end(self) -> None:
         if self._subscription is not None:
@@ -326,11 +350,14 @@ class StreamBackplane(_Backplane):
 
     carrier = "stream"
     forgets = False
+    # Behind the last entry that a stranger has put into the stream.
+    _passed_over = Position(0, 0)
 
     async def _begin(self) -> None:
         newest = await self._outbox.settle(self._client)
         async with asyncio.timeout(ANSWER_SECONDS):
-            entries = await self._client.xrevrange(self._outbox.target, count=self._history)
+            kept = await self._client.xrevrange(self._outbox.target, count=self._history)
+        entries = [entry for entry in kept if "text" in entry[1]]
         self.position = _before(Position.read(entries[-1][0])) if entries else newest
         self._take_all(reversed(entries))
 
@@ -343,7 +370,8 @@ class StreamBackplane(_Backplane):
             return
         begins_after = _before(Position.read(oldest[0][0])) if oldest else newest
         settled = begins_after <= self.position
-        self._tell(_BACK, until=newest, settled=settled)
+        # Between the two questions it may have been trimmed further than the first answer says.
+        self._tell(_BACK, until=max(newest, begins_after), settled=settled)
         if not settled:
             self.position = begins_after
 
@@ -352,7 +380,7 @@ class StreamBackplane(_Backplane):
             while len(self._events) >= self._max_arrived:
                 self._shrunk.clear()
                 await self._shrunk.wait()
-            after = str(self.position)
+            after = str(max(self.position, self._passed_over))
             async with asyncio.timeout(ANSWER_SECONDS):
                 answer = await self._client.xread(
                     {self._outbox.target: after}, count=_READ_AT_ONCE, block=int(_IDLE_SECONDS * 1000)
@@ -365,7 +393,11 @@ class StreamBackplane(_Backplane):
 
     def _take_all(self, entries) -> None:
         for identifier, fields in entries:
-            self._take(Position.read(identifier), fields["text"])
+            if "text" in fields:
+                self._take(Position.read(identifier), fields["text"])
+            else:
+                log.warning("backplane %s: left out what a stranger has added: %s", self.channel, identifier)
+                self._passed_over = Position.read(identifier)
 
     async def _end(self) -> None:
         """The stream has nothing open but the client."""
@@ -373,4 +405,4 @@ class StreamBackplane(_Backplane):
 
 def _before(position: Position) -> Position:
     """Return the position in front of a message."""
-    return Position(position.epoch, position.seq - 1)
+    return Position(position.epoch, max(0, position.seq - 1))

@@ -6,6 +6,7 @@ from 1, and a new epoch begins whenever Redis has lost the count, so no two mess
 
 import asyncio
 import itertools
+import math
 import uuid
 from collections import deque
 from dataclasses import dataclass, field
@@ -37,11 +38,14 @@ local known_epoch, known_seq = tonumber(ARGV[2]), tonumber(ARGV[3])
 local epoch, seq = string.match(redis.call('GET', KEYS[1]) or '0-0', '(%d+)-(%d+)')
 epoch, seq = tonumber(epoch), tonumber(seq)
 
-if epoch == 0 or epoch < known_epoch or (epoch == known_epoch and seq < known_seq) then
-  -- Somebody has seen more than this Redis knows of: it has lost data, and its numbers must not be given twice.
+local function begin_epoch()
   local now = redis.call('TIME')
   epoch = math.max(now[1] * 1000 + math.floor(now[2] / 1000), known_epoch + 1, epoch + 1)
   seq = 0
+end
+if epoch == 0 or epoch < known_epoch or (epoch == known_epoch and seq < known_seq) then
+  -- Somebody has seen more than this Redis knows of: it has lost data, and its numbers must not be given twice.
+  begin_epoch()
 end
 
 local function position() return string.format('%.0f-%.0f', epoch, seq) end
@@ -54,7 +58,13 @@ for number = 3, #KEYS do
     seq = seq + 1
     local text = ARGV[number + 3]
     if carrier == 'stream' then
-      redis.call('XADD', KEYS[2], 'MAXLEN', '~', keep, position(), 'text', text)
+      local added = redis.pcall('XADD', KEYS[2], 'MAXLEN', '~', keep, position(), 'text', text)
+      if type(added) == 'table' and added.err then
+        -- A stranger has put something into the stream, under a higher number: ours go on above it.
+        begin_epoch()
+        seq = 1
+        redis.call('XADD', KEYS[2], 'MAXLEN', '~', keep, position(), 'text', text)
+      end
     else
       redis.call('PUBLISH', KEYS[2], position() .. ' ' .. text)
     end
@@ -160,6 +170,8 @@ class Outbox:
         self._max_waiting = max_waiting
         self._max_waiting_bytes = max_waiting_bytes
         self._timeout = timeout
+        # A message that is still repeated must not be forgotten.
+        self._remember = max(_REMEMBER_SECONDS, math.ceil(2 * timeout))
         self._waiting: deque[_Waiting] = deque()
         self._waiting_bytes = 0
         self._filled = asyncio.Event()
@@ -169,16 +181,22 @@ class Outbox:
     def put(self, text: str, publish_id: str | None) -> asyncio.Future:
         """Take a message and return the future of its Position; raise BackplaneFull for one too many.
 
-        Raises UnicodeEncodeError for a text that cannot be sent at all: here, where one message is concerned, and not
-        in the background, where all are.
+        Raises ValueError for what cannot be sent at all: here, where one message is concerned, and not in the
+        background, where all are.
         """
+        publish_id = publish_id or uuid.uuid4().hex
+        publish_id.encode()
         content = text.encode()
+        if len(content) > self._max_waiting_bytes:
+            raise ValueError(
+                f"a text of {len(content)} bytes never fits: no more than {self._max_waiting_bytes} may wait."
+            )
         if len(self._waiting) >= self._max_waiting or self._waiting_bytes + len(content) > self._max_waiting_bytes:
             reason = f" ({self._last_error})" if self._last_error else ""
             raise BackplaneFull(
                 f"{len(self._waiting)} messages wait for Redis already{reason}. Is it running, and does it keep up?"
             )
-        waiting = _Waiting(content, publish_id or uuid.uuid4().hex, asyncio.get_running_loop().time() + self._timeout)
+        waiting = _Waiting(content, publish_id, asyncio.get_running_loop().time() + self._timeout)
         self._waiting.append(waiting)
         self._waiting_bytes += len(content)
         self._filled.set()
@@ -233,7 +251,7 @@ class Outbox:
     async def _ask(self, client: Redis | RedisCluster, batch: list[_Waiting]) -> list[Position]:
         keys = [self.position_key, self.target, *(self._id_prefix + waiting.publish_id for waiting in batch)]
         known = self.known or Position(0, 0)
-        options = [self._carrier, *known, self._keep, _REMEMBER_SECONDS]
+        options = [self._carrier, *known, self._keep, self._remember]
         # EVAL, not EVALSHA: a Redis that has come back empty knows the script no more, and the text is short.
         async with asyncio.timeout(ANSWER_SECONDS):
             given = await client.eval(_SCRIPT, len(keys), *keys, *options, *(waiting.text for waiting in batch))
