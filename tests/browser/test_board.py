@@ -12,8 +12,8 @@ from playwright.async_api import async_playwright, expect
 from labkit import Cluster, serve
 from labkit.apparatus.redis_server import RedisServer
 from labkit.broadcast.app import create_app
-from labkit.broadcast.protocol import HubProtocol
 from labkit.broadcast.parts.settings import Settings
+from labkit.broadcast.protocol import HubProtocol
 
 PROGRAMS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 CHROMIUM = next(filter(None, map(shutil.which, PROGRAMS)), None)
