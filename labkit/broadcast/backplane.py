@@ -16,12 +16,12 @@ import logging
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import AsyncIterator
-from typing import NamedTuple
 
 from redis.backoff import ExponentialWithJitterBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
 
-from labkit.broadcast.outbox import ANSWER_SECONDS, TROUBLE, BackplaneFull, NotPublished, Outbox, Position, connect
+from labkit.broadcast.outbox import ANSWER_SECONDS, TROUBLE, BackplaneFull, NotPublished, Outbox, connect
+from labkit.broadcast.parts.events import Gap, Message, Position
 
 __all__ = ["BackplaneFull", "Gap", "Message", "NotPublished", "Position", "PubSubBackplane", "StreamBackplane"]
 
@@ -37,27 +37,6 @@ _BACK = "the connection to Redis is back"
 _MISSED = "messages did not arrive"
 _LOST = "Redis has lost what it had: a new epoch begins"
 _BEHIND = "this server has fallen behind"
-
-
-class Message(NamedTuple):
-    """A published message. position: its place in the one order. text: as it was published."""
-
-    position: Position
-    text: str
-
-
-class Gap(NamedTuple):
-    """A moment at which messages may be missing.
-
-    reason: in words. after: the last message that this server has. until: the last that may be missing, None while that
-    is not known. settled: whether nothing is missing after all, because the stream brings it; what is not settled has
-    to be told to whoever listens.
-    """
-
-    reason: str
-    after: Position
-    until: Position | None
-    settled: bool
 
 
 class _Backplane(ABC):
@@ -242,9 +221,9 @@ class _Backplane(ABC):
             return
         self._make_room()
         if position.epoch != last.epoch:
-            self._tell(_LOST, until=_before(position))
+            self._tell(_LOST, until=position.before())
         elif position.seq != last.seq + 1:
-            self._tell(_MISSED, until=_before(position))
+            self._tell(_MISSED, until=position.before())
         self.position = position
         self._outbox.know(position)
         self._add(Message(position, text))
@@ -258,7 +237,7 @@ class _Backplane(ABC):
         if not self.forgets or len(self._events) < self._max_arrived:
             return
         first = self._events[0]
-        after = first.after if isinstance(first, Gap) else _before(first.position)
+        after = first.after if isinstance(first, Gap) else first.position.before()
         self._events.clear()
         self._add(Gap(_BEHIND, after, self.position, settled=False))
 
@@ -358,7 +337,7 @@ class StreamBackplane(_Backplane):
         async with asyncio.timeout(ANSWER_SECONDS):
             kept = await self._client.xrevrange(self._outbox.target, count=self._history)
         entries = [entry for entry in kept if "text" in entry[1]]
-        self.position = _before(Position.read(entries[-1][0])) if entries else newest
+        self.position = Position.read(entries[-1][0]).before() if entries else newest
         self._take_all(reversed(entries))
 
     async def _resume(self) -> None:
@@ -368,7 +347,7 @@ class StreamBackplane(_Backplane):
         if newest.epoch != self.position.epoch:
             # What is left of the old epoch comes first; the first message of the new one, or silence, will tell.
             return
-        begins_after = _before(Position.read(oldest[0][0])) if oldest else newest
+        begins_after = Position.read(oldest[0][0]).before() if oldest else newest
         settled = begins_after <= self.position
         # Between the two questions it may have been trimmed further than the first answer says.
         self._tell(_BACK, until=max(newest, begins_after), settled=settled)
@@ -401,8 +380,3 @@ class StreamBackplane(_Backplane):
 
     async def _end(self) -> None:
         """The stream has nothing open but the client."""
-
-
-def _before(position: Position) -> Position:
-    """Return the position in front of a message."""
-    return Position(position.epoch, max(0, position.seq - 1))

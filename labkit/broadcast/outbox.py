@@ -10,12 +10,13 @@ import math
 import uuid
 from collections import deque
 from dataclasses import dataclass, field
-from typing import NamedTuple
 
 from redis.asyncio import Redis, RedisCluster
 from redis.asyncio.retry import Retry
 from redis.backoff import ExponentialWithJitterBackoff, NoBackoff
 from redis.exceptions import RedisError, ResponseError
+
+from labkit.broadcast.parts.events import Position
 
 # Seconds for one answer. Together with the half second between two looks it keeps a silent Redis from staying unnoticed
 # for two seconds.
@@ -76,22 +77,6 @@ redis.call('SET', KEYS[1], position())
 if #KEYS == 2 then given[1] = position() end
 return given
 """
-
-
-class Position(NamedTuple):
-    """Where a message stands in the one order. epoch: milliseconds since 1970 when this count began; seq: from 1."""
-
-    epoch: int
-    seq: int
-
-    def __str__(self) -> str:
-        return f"{self.epoch}-{self.seq}"
-
-    @classmethod
-    def read(cls, text: str) -> "Position":
-        """Return the position that "epoch-seq" names, which is also how a stream's entries are named."""
-        epoch, _, seq = text.partition("-")
-        return cls(int(epoch), int(seq))
 
 
 class BackplaneFull(RuntimeError):

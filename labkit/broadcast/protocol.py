@@ -1,13 +1,21 @@
-"""uvicorn's WebSocket protocol class, extended: a connection can be given up at once, whatever its buffers hold.
+"""uvicorn's WebSocket protocol class, extended: a connection that can be given up, and one that a hub can write to.
 
 In a notebook `serve(app, protocol=HubProtocol)`, in a shell `uvicorn x:app --ws labkit.broadcast.protocol:HubProtocol`.
 """
+
+import fcntl
+import socket
+import struct
+import sys
+import termios
+from asyncio.selector_events import _SelectorSocketTransport
+from typing import Protocol
 
 from starlette.websockets import WebSocket
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 
-class HubProtocol(WebSocketsSansIOProtocol):
+class AbortProtocol(WebSocketsSansIOProtocol):
     """Unlike uvicorn's own: hands each endpoint, in the scope of its connection, the means to abort it.
 
     source: notebook 06, "Who frees the socket?"
@@ -18,6 +26,137 @@ class HubProtocol(WebSocketsSansIOProtocol):
         # ASGI's extensions are the place for what one server offers and another does not.
         self.scope["extensions"]["labkit.abort"] = self.transport.abort
         await super().run_asgi()
+
+
+class Writer(Protocol):
+    """Who writes to a connection past its endpoint, and is told when it may not: none of these three may wait."""
+
+    def on_pause(self) -> None:
+        """More waits in the connection's buffer than it should."""
+
+    def on_resume(self) -> None:
+        """The buffer is empty enough again."""
+
+    def on_leave(self) -> None:
+        """This is the last moment to write: a close frame is about to be sent, or one has come, or it is lost."""
+
+    def on_lost(self) -> None:
+        """The connection is gone, and its socket with it."""
+
+
+class HubProtocol(AbortProtocol):
+    """Unlike AbortProtocol: lets one Writer write straight to the connection, and tells it when it may not.
+
+    Nobody has to ask before each write whether the connection is closing or full: whoever is told leaves it out.
+    The scope's extensions hand it out as "labkit.connection". The log names addresses without their query, in which
+    tokens are handed over.
+    source: notebook 06, "Encode once"
+    """
+
+    writer: Writer | None = None
+    # Whether a Writer may still write: from the handshake to the first sign of an end.
+    is_writable = False
+
+    async def run_asgi(self):
+        """Run the endpoint of this connection to its end; behind its last word nothing is written."""
+        self.scope["extensions"]["labkit.connection"] = self
+        try:
+            await super().run_asgi()
+        finally:
+            self._leave()
+
+    async def send(self, message):
+        """Do what the endpoint says; its close frame comes behind everything that was written before."""
+        if not self.handshake_complete:
+            await self._shake_hands(message)
+            return
+        if message["type"] == "websocket.close":
+            # uvicorn waits here too, and only once: an event that is set does not wait.
+            await self.writable.wait()
+            self._leave()
+        await super().send(message)
+
+    async def _shake_hands(self, message):
+        # uvicorn writes the address with its query into its log.
+        scope, self.scope = self.scope, {**self.scope, "query_string": b""}
+        try:
+            await super().send(message)
+        finally:
+            self.scope = scope
+        self.is_writable = message["type"] == "websocket.accept" and not self.transport.is_closing()
+
+    # ---- the ends of a connection, each before uvicorn acts on it
+
+    def handle_close(self, event):
+        """The client says goodbye."""
+        self._leave()
+        super().handle_close(event)
+
+    def handle_parser_exception(self):
+        """The client has broken the rules: 1002, 1007 or 1009."""
+        self._leave()
+        super().handle_parser_exception()
+
+    def keepalive_timeout(self):
+        """The client has not answered a ping: 1011."""
+        self._leave()
+        super().keepalive_timeout()
+
+    def shutdown(self):
+        """The server ends: 1012."""
+        self._leave()
+        super().shutdown()
+
+    def connection_lost(self, exc):
+        """Nothing more can be sent or heard."""
+        self._leave()
+        super().connection_lost(exc)
+        if self.writer is not None:
+            self.writer.on_lost()
+            self.writer = None
+
+    def _leave(self):
+        if self.is_writable:
+            self.is_writable = False
+            if self.writer is not None:
+                self.writer.on_leave()
+
+    def pause_writing(self):
+        """The transport holds more than it should."""
+        super().pause_writing()
+        if self.writer is not None:
+            self.writer.on_pause()
+
+    def resume_writing(self):
+        """The transport has room again."""
+        super().resume_writing()
+        if self.writer is not None:
+            self.writer.on_resume()
+
+    # ---- for the Writer
+
+    @property
+    def plain_socket(self) -> socket.socket | None:
+        """The socket itself, where asyncio's own transport sends on it unchanged; None under TLS and on other loops.
+
+        Whoever sends on it must do so only while the transport's buffer is empty.
+        """
+        if isinstance(self.transport, _SelectorSocketTransport):
+            return self.transport._sock
+        return None
+
+    def unsent_bytes(self) -> int:
+        """Return how many bytes the client has not taken: in the transport and, where Linux tells, in the system."""
+        unsent = self.transport.get_write_buffer_size()
+        plain = self.transport.get_extra_info("socket")
+        if sys.platform == "linux" and plain is not None and plain.fileno() >= 0:
+            unsent += struct.unpack("i", fcntl.ioctl(plain.fileno(), termios.TIOCOUTQ, bytes(4)))[0]
+        return unsent
+
+
+def connection_of(websocket: WebSocket) -> HubProtocol | None:
+    """Return the connection behind a WebSocket; None where its server does not speak HubProtocol."""
+    return (websocket.scope.get("extensions") or {}).get("labkit.connection")
 
 
 def abort(websocket: WebSocket) -> None:
