@@ -23,11 +23,12 @@ from fastapi.responses import JSONResponse, StreamingResponse
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from fastapi.sse import KEEPALIVE_COMMENT, EventSourceResponse, format_sse_event
 
-from labkit.broadcast.backplane import BackplaneFull, Gap, Message, NotPublished, Position
-from labkit.broadcast.parts.history import CatchUp
+from labkit.broadcast.backplane import BackplaneFull, Gap, NotPublished, Position
+from labkit.broadcast.parts.log import CatchUp, Entry
 from labkit.broadcast.parts.metrics import CONTENT_TYPE_LATEST
 from labkit.broadcast.parts.settings import Settings
-from labkit.broadcast.scoreboard import GONE, Scoreboard, hello_text, text_for_fans
+from labkit.broadcast.parts.texts import gap_text
+from labkit.broadcast.scoreboard import GONE, Scoreboard
 
 MAX_GOAL_BYTES = 64 * 1024
 _COME_BACK_MS = 1000
@@ -56,7 +57,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         async with Scoreboard(settings or Settings()) as scoreboard:
             app.state.scoreboard = scoreboard
-            with _told_to_stop(scoreboard.history.close):
+            with _told_to_stop(scoreboard.hub.stop_listening):
                 yield
 
     # The interactive pages of FastAPI load their script from elsewhere; /openapi.json says the same.
@@ -115,11 +116,9 @@ def _add_fans(app: FastAPI) -> None:
     async def stream(
         scoreboard: TheScoreboard, asked: Annotated[Position | None, Depends(_last_event)]
     ) -> EventSourceResponse:
-        server_name = scoreboard.settings.server_name
-
         async def events() -> AsyncIterator[bytes]:
             async for event in scoreboard.follow(asked):
-                yield _as_sse(event, server_name)
+                yield _as_sse(event, scoreboard)
 
         # Handed over whole. For an endpoint that yields, FastAPI puts a task and a buffer in between, and logs an error
         # for every reader who leaves while something waits there (0.165).
@@ -145,17 +144,19 @@ def _last_event(last_event_id: Annotated[str | None, Header()] = None) -> Positi
     return Position(int(match[1]), int(match[2]))
 
 
-def _as_sse(event: CatchUp | Message | Gap | None, server_name: str) -> bytes:
+def _as_sse(event: CatchUp | Entry | Gap | None, scoreboard: Scoreboard) -> bytes:
     """Return what a fan on an event stream gets: messages unnamed, the start as "hello" and gaps as "gap"."""
     if event is None:
         return KEEPALIVE_COMMENT
-    if isinstance(event, Message):
-        return format_sse_event(data_str=event.text, id=str(event.position))
     if isinstance(event, Gap):
-        return format_sse_event(event="gap", data_str=text_for_fans(event))
+        return format_sse_event(event="gap", data_str=gap_text(event))
+    if isinstance(event, Entry):
+        if event.is_gap:
+            return format_sse_event(event="gap", data_str=event.text)
+        return format_sse_event(data_str=event.text, id=str(event.position))
     # The browser keeps the id, so that whoever has heard no message yet also knows where it stands.
     place = str(event.after) if event.after else None
-    return format_sse_event(event="hello", data_str=hello_text(event, server_name), id=place, retry=_COME_BACK_MS)
+    return format_sse_event(event="hello", data_str=scoreboard.hello(event), id=place, retry=_COME_BACK_MS)
 
 
 # ---- posting
@@ -187,9 +188,10 @@ def _add_posting(app: FastAPI) -> None:
         idempotency_key: Annotated[str | None, Header(min_length=1, max_length=200)] = None,
     ) -> dict[str, int]:
         """Publish a goal, or any other JSON, to all fans of all servers; answer once Redis has it."""
-        text = _compact(await request.body())
         try:
-            position = await scoreboard.publish(text, idempotency_key)
+            position = await scoreboard.publish(json.loads(await request.body()), idempotency_key)
+        except (ValueError, RecursionError) as error:
+            raise HTTPException(400, f"The body is no JSON that could be passed on: {error}") from None
         except BackplaneFull as error:
             raise HTTPException(503, f"Not published: {error}", headers={"Retry-After": "1"}) from None
         except NotPublished:
@@ -200,17 +202,6 @@ def _add_posting(app: FastAPI) -> None:
                 headers={"Retry-After": "1"},
             ) from None
         return position._asdict()
-
-
-def _compact(body: bytes) -> str:
-    """Return a JSON body in its shortest form; raise 400 for what is no JSON, or none that a browser could read."""
-    try:
-        text = json.dumps(json.loads(body), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-        # Half of a surrogate pair passes as JSON and cannot be sent.
-        text.encode()
-    except (ValueError, RecursionError) as error:
-        raise HTTPException(400, f"The body is no JSON that could be passed on: {error}") from None
-    return text
 
 
 # ---- watching

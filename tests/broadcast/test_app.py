@@ -70,7 +70,9 @@ class Site:
 
     def count(self, transport):
         """Return how many fans the server counts, where it is in this process."""
-        return self.scoreboard.metrics.fans.labels(transport)._value.get()
+        if transport == "websocket":
+            return self.scoreboard.hub.stats().clients
+        return self.scoreboard.metrics.streams._value.get()
 
     async def metric(self, name):
         """Return the value of one line of /metrics."""
@@ -293,7 +295,7 @@ async def test_fans_who_come_and_go_get_everything_once_and_in_order(redis_serve
             assert returns > 3
         for site in servers:
             assert await has_come_true(lambda site=site: site.server.connections <= 1, within=5)
-            assert await site.metric('broadcast_fans{transport="websocket"}') == 0
+            assert await site.metric("broadcast_clients") == 0
 
 
 async def test_fan_that_knows_more_than_the_server_hears_nothing_twice(redis_server):
@@ -301,7 +303,7 @@ async def test_fan_that_knows_more_than_the_server_hears_nothing_twice(redis_ser
     proxy = await start_proxy(redis_server.url, name="link")
     async with sites(redis_server) as ahead, sites(redis_server, redis_url=proxy.url, server_name="behind") as behind:
         first = await ahead.goal(1)
-        assert await has_come_true(lambda: behind.scoreboard.history.newest == first, within=5)
+        assert await has_come_true(lambda: behind.scoreboard.hub.heard == first, within=5)
         proxy.freeze()
         second = await ahead.goal(2)
 
@@ -409,10 +411,10 @@ async def test_fan_that_does_not_read_is_let_go_and_may_come_back(redis_server):
             assert await has_come_true(lambda: site.count("websocket") == 2, within=5)
             hearing = asyncio.create_task(hear_all(healthy, 400))
             for number in range(1, 400):
-                last = await site.scoreboard.publish(json.dumps({"number": number, "filler": "x" * 10_000}))
+                last = await site.scoreboard.publish({"number": number, "filler": "x" * 10_000})
             assert (await hearing)[-1] == last
-            assert await site.metric("broadcast_evicted_total") == 1
-            assert await has_come_true(lambda: len(site.scoreboard._fans.clients) == 1, within=5)
+            assert await site.metric('broadcast_evictions_total{reason="slow"}') == 1
+            assert await has_come_true(lambda: site.count("websocket") == 1, within=5)
         async with site.fan(start) as fan:
             assert (await hear(fan))["recovered"] is True
             assert len(await hear_until(fan, last)) == 399
@@ -422,14 +424,13 @@ async def test_server_without_hub_protocol_lets_go_all_the_same(redis_server, ca
     """Said once in the log; the fan hears it when it reads again, at the end of what was on its way."""
     async with sites(redis_server, protocol=WebSocketsSansIOProtocol, send_buffer_bytes=16_384) as site:
         async with site.fan(max_queue=1) as one, site.fan(max_queue=1) as two:
-            texts = [json.dumps("x" * 30_000)] * 500
-            for text in texts:
-                await site.scoreboard.publish(text)
-            assert await has_come_true(lambda: not site.scoreboard._fans.clients, within=5)
+            for _ in range(500):
+                await site.scoreboard.publish("x" * 30_000)
+            assert await has_come_true(lambda: site.count("websocket") == 0, within=5)
             for fan in (one, two):
                 assert (await ending(fan)).code == 1013
-        assert await site.metric("broadcast_evicted_total") == 2
-    assert sum("cannot be cut off" in record.message for record in caplog.records) == 1
+        assert await site.metric('broadcast_evictions_total{reason="slow"}') == 2
+    assert sum("does not speak HubProtocol" in record.message for record in caplog.records) == 1
 
 
 async def test_fans_who_vanish_at_any_moment_leave_nothing(redis_server):
@@ -455,8 +456,8 @@ async def test_fans_who_vanish_at_any_moment_leave_nothing(redis_server):
         await asyncio.gather(*(vanish() for _ in range(100)))
         # What is left is the connection of this test's own requests.
         assert await has_come_true(lambda: site.server.connections <= 1, within=5)
-        assert await has_come_true(lambda: not site.scoreboard._fans.clients, within=5)
-        assert await site.metric('broadcast_fans{transport="websocket"}') == 0
+        assert await has_come_true(lambda: site.count("websocket") == 0, within=5)
+        assert await site.metric("broadcast_clients") == 0
 
 
 # ---- the event stream
@@ -530,9 +531,9 @@ async def test_reader_of_the_event_stream_who_sleeps_costs_nobody_anything(redis
         async with Sleeper(site, "/events"):
             assert await has_come_true(lambda: site.count("sse") == 1, within=5)
             for number in range(300):
-                last = await site.scoreboard.publish(json.dumps({"number": number, "filler": "x" * 10_000}))
+                last = await site.scoreboard.publish({"number": number, "filler": "x" * 10_000})
                 assert place(await hear(healthy)) == last
-            assert len(site.scoreboard.history) == 20
+            assert len(site.scoreboard.hub.room("main").log) == 20
         assert await has_come_true(lambda: site.count("sse") == 0, within=5)
 
 
@@ -611,7 +612,7 @@ async def test_relay_that_ends_is_seen(redis_server, caplog):
     async with sites(redis_server) as site, site.fan() as fan, Stream(site) as stream:
         await hear(fan)
         await stream.event()
-        site.scoreboard._relay.cancel()
+        site.scoreboard.hub._relay._task.cancel()
         assert await ending(fan) is None
         assert await asyncio.wait_for(stream.event(), PATIENCE) is None
         ready = await site.get("/ready")
@@ -619,7 +620,7 @@ async def test_relay_that_ends_is_seen(redis_server, caplog):
         assert "no news reaches the fans" in ready.json()["reasons"][0]
         async with site.fan() as late:
             assert (await ending(late)).code == 1013
-    assert any("hears no more news" in record.message for record in caplog.records)
+    assert any("no more news comes to this server" in record.message for record in caplog.records)
 
 
 async def test_no_redis_no_start(redis_server):
