@@ -24,7 +24,7 @@ MAY_IMPORT = {
 }
 # The libraries that the shippable wing may use, beside the standard library.
 BROADCAST_MAY_USE = {
-    "fastapi", "starlette", "uvicorn", "redis", "pydantic", "pydantic_settings", "prometheus_client", "labkit",
+    "fastapi", "starlette", "uvicorn", "redis", "pydantic", "pydantic_settings", "prometheus_client", "websockets", "labkit",
 }  # fmt: skip
 # What a server or a fleet process must not pay for.
 HEAVY = ("pandas", "matplotlib", "ipywidgets", "IPython", "numpy")
