@@ -24,7 +24,8 @@ MAY_IMPORT = {
 }
 # The libraries that the shippable wing may use, beside the standard library.
 BROADCAST_MAY_USE = {
-    "fastapi", "starlette", "uvicorn", "redis", "pydantic", "pydantic_settings", "prometheus_client", "websockets", "labkit",
+    "fastapi", "starlette", "uvicorn", "websockets", "redis", "pydantic", "pydantic_settings", "prometheus_client",
+    "labkit",
 }  # fmt: skip
 # What a server or a fleet process must not pay for.
 HEAVY = ("pandas", "matplotlib", "ipywidgets", "IPython", "numpy")
@@ -102,6 +103,8 @@ def run(code: str) -> str:
         "labkit.apparatus.crowd.swarm",
         "labkit.apparatus.server",
         "labkit.broadcast.app",
+        "labkit.broadcast.guard",
+        "labkit.broadcast.hub",
         "labkit.broadcast.managers",
         "labkit.broadcast.backplane",
         "labkit.broadcast.protocol",

@@ -34,7 +34,7 @@ class AbortProtocol(WebSocketsSansIOProtocol):
 
 
 class Writer(Protocol):
-    """Who writes to a connection past its endpoint, and is told when it may not: none of these three may wait."""
+    """Who writes to a connection past its endpoint, and is told when it may not; none of these may wait."""
 
     def on_pause(self) -> None:
         """More waits in the connection's buffer than it should."""
@@ -65,6 +65,8 @@ class HubProtocol(WebSocketsSansIOProtocol):
 
     def __init__(self, *arguments, **options):
         super().__init__(*arguments, **options)
+        # At level DEBUG it would log the handshake with all that is secret in it.
+        self.conn.debug = False
         self.queue = Inbox()
         self.writable = Gate(is_open=True)
 
@@ -97,6 +99,10 @@ class HubProtocol(WebSocketsSansIOProtocol):
             await super().send(message)
         finally:
             self.scope = scope
+        if message["type"] == "websocket.http.response.body" and not message.get("more_body"):
+            # uvicorn 0.54 takes a refusal in words for an endpoint that never answered, and logs an error
+            # (Kludex/uvicorn, pull request 3138).
+            self.handshake_complete = True
         if message["type"] == "websocket.accept" and not self.transport.is_closing():
             self.is_writable = True
             self.request = self.response = None
@@ -109,6 +115,7 @@ class HubProtocol(WebSocketsSansIOProtocol):
         """The parser, and what it knows of this connection; made anew where an idle connection has none."""
         if self._conn is None:
             self._conn = WebSocketsProtocol(Side.SERVER, max_size=self.config.ws_max_size, logger=self.logger)
+            self._conn.debug = False
         return self._conn
 
     @conn.setter

@@ -8,6 +8,7 @@ import asyncio
 import socket
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from itertools import repeat
 from typing import TYPE_CHECKING
 
@@ -145,7 +146,9 @@ class Room:
     def _write_to(self, part: list[Member]) -> None:
         for member in part:
             if not member.has_left:
-                member.write(self._frame)
+                # uvloop raises where asyncio is silent: a connection that is about to be lost.
+                with suppress(RuntimeError):
+                    member.write(self._frame)
 
     def _end(self) -> None:
         self.swept, self._stop, self._frame = self._stop, None, b""
@@ -232,7 +235,8 @@ class Room:
         """Write from one place on towards another, as much as goes out at once; return the place behind it."""
         data, reached = self.log.join(start, stop, WRITE_BYTES)
         self.hub.deliveries += reached - start
-        member.write(data)
+        with suppress(RuntimeError):
+            member.write(data)
         return reached
 
     def last_words(self, member: Member) -> None:
