@@ -380,6 +380,7 @@ class Hub:
     async def _say_goodbye(self, member: Member | QueuedMember) -> None:
         try:
             async with asyncio.timeout(_GOODBYE_SECONDS):
+                await member.room.until_brought_up(member)
                 await member.websocket.close(_SERVICE_RESTART, "this server ends; come back with your position")
         except TimeoutError:
             self.evict(member, "drained")

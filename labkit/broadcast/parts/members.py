@@ -5,7 +5,7 @@ import logging
 import socket
 from typing import TYPE_CHECKING
 
-from starlette.websockets import WebSocket, WebSocketDisconnect
+from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
 from labkit.broadcast.parts.frames import text_of
 from labkit.broadcast.protocol import HubProtocol
@@ -78,6 +78,17 @@ class Member:
         self.room.hub.unwatch(self)
         self.room.bring_up(self)
 
+    @property
+    def is_held_up(self) -> bool:
+        """Whether it is the client that the next message waits for."""
+        return self.is_paused
+
+    async def moves(self) -> None:
+        """Wait until the client has taken something, or is gone."""
+        await self.connection.writable.wait()
+        # Who waits at a gate is woken after the room has written on.
+        await asyncio.sleep(0)
+
     def on_leave(self) -> None:
         """The connection is about to end."""
         self.room.last_words(self)
@@ -118,6 +129,7 @@ class QueuedMember:
         self.exempt_until = cursor
         self.has_left = False
         self._news = asyncio.Event()
+        self._moved = asyncio.Event()
         self._task: asyncio.Task | None = None
 
     def start(self, **_: object) -> None:
@@ -135,6 +147,11 @@ class QueuedMember:
                     await self._news.wait()
                 else:
                     await self._send(frame)
+        except WebSocketDisconnect:
+            # Starlette notes that the app knows of the end, and the next receive() would be an error. But the endpoint
+            # is to hear of it there, as of any other.
+            self.websocket.application_state = WebSocketState.CONNECTED
+            self.room.hub.disconnect(self.websocket)
         except GONE:
             self.room.hub.disconnect(self.websocket)
 
@@ -144,6 +161,21 @@ class QueuedMember:
             await self.websocket.send_text(text_of(frame))
         finally:
             self.room.hub.unwatch(self)
+            self._move()
+
+    def _move(self) -> None:
+        """Wake whoever waits for the next step; whoever begins to wait from now on waits for the one after."""
+        self._moved.set()
+        self._moved.clear()
+
+    @property
+    def is_held_up(self) -> bool:
+        """Whether it is the client that the next message waits for."""
+        return self.cursor < self.room.swept
+
+    async def moves(self) -> None:
+        """Wait until the client has taken something, or is gone."""
+        await self._moved.wait()
 
     def look(self) -> bool:
         """Return False: what the client takes of a text cannot be seen from here."""
@@ -161,6 +193,7 @@ class QueuedMember:
 
     def stop(self) -> None:
         """Send no more."""
+        self._move()
         if self._task is not asyncio.current_task():
             self._task.cancel()
 

@@ -93,6 +93,9 @@ class Room:
 
     def _begin(self) -> None:
         self._is_due = False
+        if self.swept == self.log.end:
+            self.trim()
+            return
         self._frame, self._stop = self.log.join(self.swept, self.log.end, WRITE_BYTES)
         self._somebody_left = False
         self._slices.clear()
@@ -121,8 +124,20 @@ class Room:
     async def until_swept(self) -> None:
         """Wait until no more is left to write than goes out at once; clients that cannot take it do not count."""
         while self.unswept_bytes > WRITE_BYTES:
-            self._has_ended = self._has_ended or asyncio.Event()
-            await self._has_ended.wait()
+            await self._sweep_ends()
+
+    async def until_brought_up(self, member: Member | QueuedMember) -> None:
+        """Wait until a member has been written what is here now, or has left."""
+        end = self.log.end
+        while not member.has_left and self._place_of(member) < end:
+            if member.is_held_up:
+                await member.moves()
+            else:
+                await self._sweep_ends()
+
+    async def _sweep_ends(self) -> None:
+        self._has_ended = self._has_ended or asyncio.Event()
+        await self._has_ended.wait()
 
     def _send_to(self, part: list[socket.socket]) -> None:
         """Send on the sockets themselves, in a loop that runs in C."""
@@ -170,7 +185,7 @@ class Room:
     def join(self, member: Member | QueuedMember) -> None:
         """Take a member in, which begins at its cursor."""
         self.members.add(member)
-        member.exempt_until = self.swept
+        member.exempt_until = self.log.end
         self._behind[member] = None
         if isinstance(member, Member):
             self.bring_up(member)
@@ -179,7 +194,10 @@ class Room:
         """Let a member go."""
         member.has_left = True
         self.members.discard(member)
-        self._behind.pop(member, None)
+        if member in self._behind:
+            del self._behind[member]
+            # What was kept for it alone may go.
+            self.sweep_soon()
         self._to_bring_up.pop(member, None)
         self._take_out(member)
 
@@ -192,13 +210,17 @@ class Room:
 
     def fall_behind(self, member: Member) -> None:
         """Leave a member out that cannot take more now."""
+        if member in self._behind:
+            return
         place = self._place_of(member)
         if self._take_out(member):
             member.cursor = place
             self._behind[member] = None
 
-    def _place_of(self, member: Member) -> int:
-        """Return up to where a member has been written to that is, or was up to now, up to date."""
+    def _place_of(self, member: Member | QueuedMember) -> int:
+        """Return the place up to which a member has been written to."""
+        if member in self._behind:
+            return member.cursor
         if self._writing_up_to is not None:
             return self._writing_up_to
         if self._stop is None:
@@ -241,7 +263,7 @@ class Room:
 
     def last_words(self, member: Member) -> None:
         """Write what was published before a member's close frame, if it can take it."""
-        place = member.cursor if member in self._behind else self._place_of(member)
+        place = self._place_of(member)
         while not (member.has_left or member.is_paused or member.transport.is_closing() or place >= self.log.end):
             place = self._write_on(member, place, self.log.end)
 
@@ -285,7 +307,8 @@ class Room:
         if self._stop is not None:
             # A sweep still has to hand on what it covers.
             return
+        # Who joins between a publish and its sweep stands beyond what is swept.
         needed = (self._floor if self._has_too_much(each) else each.cursor for each in self._behind)
         before = self.log.size_bytes
-        self.log.trim(min(needed, default=self.swept), hard=hard)
+        self.log.trim(min([self.swept, *needed]), hard=hard)
         self.hub.log_bytes -= before - self.log.size_bytes
