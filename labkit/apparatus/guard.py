@@ -169,8 +169,9 @@ def collect() -> None:
     """
     gc.collect()
     for thing in gc.get_objects():
-        # A done task keeps this flag until somebody reads its error; there is no public name for it.
-        if isinstance(thing, asyncio.Task) and thing.done() and getattr(thing, "_log_traceback", False):
+        # A done task keeps this flag until somebody reads its error; there is no public name for it. isinstance() would
+        # ask each thing for its class, and a proxy of something that is gone raises.
+        if issubclass(type(thing), asyncio.Task) and thing.done() and getattr(thing, "_log_traceback", False):
             record(f"background {thing.get_name()}", thing.exception())
 
 
