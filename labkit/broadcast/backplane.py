@@ -288,7 +288,9 @@ class PubSubBackplane(_Backplane):
 
     async def _listen(self) -> None:
         while True:
-            message = await self._subscription.get_message(timeout=_IDLE_SECONDS)
+            # The client library may connect again in here by itself, and would wait for an answer for ever.
+            async with asyncio.timeout(_IDLE_SECONDS + ANSWER_SECONDS):
+                message = await self._subscription.get_message(timeout=_IDLE_SECONDS)
             if message is None:
                 await self._on_silence()
             elif message["type"] == "subscribe":

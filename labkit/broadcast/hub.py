@@ -4,8 +4,8 @@
 
     @app.websocket("/ws")
     async def fans(websocket: WebSocket, epoch: int = 0, seq: int = 0):
-        await hub.connect(websocket, room="final", since=(epoch, seq))
         try:
+            await hub.connect(websocket, room="final", since=(epoch, seq))
             while True:
                 await websocket.receive_text()
         except WebSocketDisconnect:
@@ -161,7 +161,10 @@ class Hub:
         asked = None if since is None else Position(*since)
         await self._hear_what_others_have(asked)
         if websocket.application_state is WebSocketState.CONNECTING:
-            await websocket.accept()
+            try:
+                await websocket.accept()
+            except OSError:
+                raise WebSocketDisconnect(1006) from None
         if self._is_draining:
             await websocket.close(_TRY_AGAIN_LATER, "this server takes no clients now; another may")
             raise WebSocketDisconnect(_TRY_AGAIN_LATER)
@@ -189,6 +192,8 @@ class Hub:
             return QueuedMember(websocket, room, cursor)
         if not connection.is_writable:
             raise WebSocketDisconnect(1006)
+        if connection.writer is not None and not connection.writer.has_left:
+            raise ValueError("This client is in a room of another hub. Two of them would tear each other's frames.")
         return Member(websocket, connection, room, cursor)
 
     def disconnect(self, websocket: WebSocket) -> None:
@@ -228,14 +233,17 @@ class Hub:
     ) -> asyncio.Future[Position]:
         if self._relay is not None:
             return self._relay.publish(name, text, is_raw, publish_id)
+        if self.backplane is not None:
+            raise RuntimeError("The backplane of this hub is not entered. Is it used outside of its `async with hub`?")
         self.loop = asyncio.get_running_loop()
         room = self.room(name)
         position = Position(room.log.newest.epoch, room.log.newest.seq + 1)
         frame = text_frame(text if is_raw else message_text(position, text))
-        if room.unswept_bytes + len(frame) > self.max_total_bytes:
+        self._make_room(len(frame))
+        if self._is_full_with(len(frame)):
             raise HubFull(
-                f"{room.unswept_bytes} bytes were published in the room {name!r} without a pause, and max_total_bytes "
-                f"is {self.max_total_bytes}. Is there an await between the messages?"
+                f"{self.log_bytes} bytes are on their way to clients, and max_total_bytes is {self.max_total_bytes}. "
+                "Is there an await between the messages?"
             )
         self.deliver(room, position, frame)
         receipt = self.loop.create_future()
@@ -280,7 +288,7 @@ class Hub:
         empty = next((room for room in self._rooms.values() if room.is_idle), None)
         if empty is not None:
             del self._rooms[empty.name]
-            self.log_bytes -= empty.log.size_bytes
+            empty.close()
             if self._relay is not None:
                 # A room that is opened later does not know what was forgotten with this one.
                 self._relay.complete_after = self._relay.heard
@@ -304,19 +312,18 @@ class Hub:
         self.disconnect(member.websocket)
         member.cut_off()
 
-    @property
-    def _is_full(self) -> bool:
-        return self.log_bytes + self._watch.buffered_bytes > self.max_total_bytes
+    def _is_full_with(self, more: int) -> bool:
+        return self.log_bytes + self._watch.buffered_bytes + more > self.max_total_bytes
 
-    def _make_room(self) -> None:
+    def _make_room(self, more: int = 0) -> None:
         """Where all together hold too much: forget history, then cut off whoever has taken nothing for longest."""
-        if not self._is_full:
+        if not self._is_full_with(more):
             return
         for room in self._rooms.values():
             room.trim(hard=True)
-            if not self._is_full:
+            if not self._is_full_with(more):
                 return
-        while self._is_full and (member := self._watch.longest()) is not None:
+        while self._is_full_with(more) and (member := self._watch.longest()) is not None:
             self.evict(member, "memory")
             member.room.trim(hard=True)
 
@@ -369,18 +376,21 @@ class Hub:
         self._is_draining = True
         members = list(self._members.values())
         random.shuffle(members)
-        size = max(1, math.ceil(len(members) * _BATCH_SECONDS / max(over, _BATCH_SECONDS)))
+        batches = max(1, round(over / _BATCH_SECONDS))
+        size = max(1, math.ceil(len(members) / batches))
         goodbyes = []
-        for start in range(0, len(members), size):
-            goodbyes += [self.in_background(self._say_goodbye(member)) for member in members[start : start + size]]
+        begun_at = asyncio.get_running_loop().time()
+        for batch, start in enumerate(range(0, len(members), size)):
             # By chance more or less, so that two servers that drain together do not fall into step.
-            await asyncio.sleep(min(over, _BATCH_SECONDS) * random.uniform(0.5, 1.5))
+            due_at = begun_at + (batch + random.random()) * over / batches
+            await asyncio.sleep(due_at - asyncio.get_running_loop().time())
+            goodbyes += [self.in_background(self._say_goodbye(member)) for member in members[start : start + size]]
         await asyncio.gather(*goodbyes)
 
     async def _say_goodbye(self, member: Member | QueuedMember) -> None:
         try:
             async with asyncio.timeout(_GOODBYE_SECONDS):
-                await member.room.until_brought_up(member)
+                await member.finish()
                 await member.websocket.close(_SERVICE_RESTART, "this server ends; come back with your position")
         except TimeoutError:
             self.evict(member, "drained")
@@ -389,7 +399,11 @@ class Hub:
         else:
             self.disconnect(member.websocket)
             # A client that does not answer the close frame keeps its socket for as long as it likes.
-            self.loop.call_later(_GOODBYE_SECONDS, member.cut_off)
+            self.in_background(self._see_out(member))
+
+    async def _see_out(self, member: Member | QueuedMember) -> None:
+        await asyncio.sleep(_GOODBYE_SECONDS)
+        member.cut_off()
 
     def send_all_away(self) -> None:
         """Cut everybody off, and take nobody in: no more news comes here, and another server has it."""
@@ -449,8 +463,8 @@ class Hub:
         if self._relay is not None:
             await self._relay.__aexit__(*error)
             self._relay = None
-        self._rooms.clear()
-        self.log_bytes = 0
+        while self._rooms:
+            self._rooms.popitem()[1].close()
         self._is_draining = False
 
     def stop_listening(self) -> None:

@@ -42,6 +42,9 @@ class Writer(Protocol):
     def on_resume(self) -> None:
         """The buffer is empty enough again."""
 
+    def on_goodbye(self) -> None:
+        """A close frame waits for room in the buffer: write what is there, and nothing that comes after."""
+
     def on_leave(self) -> None:
         """This is the last moment to write: a close frame is about to be sent, or one has come, or it is lost."""
 
@@ -87,8 +90,11 @@ class HubProtocol(WebSocketsSansIOProtocol):
             await self._shake_hands(message)
             return
         if message["type"] == "websocket.close":
-            # uvicorn waits here too, and only once: a gate that is open does not wait.
-            await self.writable.wait()
+            # uvicorn waits here too; a writer that goes on where it was may shut the gate again.
+            if self.writer is not None:
+                self.writer.on_goodbye()
+            while not self.writable.is_set():
+                await self.writable.wait()
             self._leave()
         await super().send(message)
 
@@ -140,6 +146,12 @@ class HubProtocol(WebSocketsSansIOProtocol):
             self._conn = None
 
     # ---- the ends of a connection, each before uvicorn acts on it
+
+    def handle_ping(self):
+        """Answer a ping; where a close frame came right behind it, that is answered in the same write."""
+        if self.conn.close_sent is not None:
+            self._leave()
+        super().handle_ping()
 
     def handle_close(self, event):
         """The client says goodbye."""

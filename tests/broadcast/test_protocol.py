@@ -1,13 +1,16 @@
 """A connection that is given up: what the server, the endpoint and the client see of it."""
 
 import asyncio
+import logging
 import subprocess
 import sys
 
 import pytest
 from fastapi import FastAPI, WebSocket
 from starlette.websockets import WebSocketDisconnect
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.asyncio.client import connect
+from websockets.exceptions import InvalidStatus
 
 from labkit import Fleet, serve
 from labkit.broadcast.protocol import HubProtocol, abort
@@ -119,6 +122,35 @@ async def test_linux_gives_up_a_client_that_takes_nothing():
     assert await has_come_true(lambda: endpoint.endings == [1005], within=2)
     with pytest.raises(WebSocketDisconnect):
         await waiting
+
+
+@in_lab
+@pytest.mark.parametrize("protocol", [WebSocketsSansIOProtocol, HubProtocol])
+async def test_log_has_the_address_without_its_query(protocol, caplog):
+    """Tokens are handed over there; uvicorn's own class writes them down, and at level DEBUG the library does too."""
+    server = await serve(Endpoint().app, protocol=protocol)
+    with caplog.at_level(logging.DEBUG):
+        async with connect(server.ws_url("/ws?token=secret")):
+            pass
+        assert await has_come_true(lambda: server.connections == 0, within=2)
+    said = [record.getMessage() for record in caplog.records if record.name == "uvicorn.error"]
+    assert any("/ws" in line and "accepted" in line for line in said)
+    assert any("secret" in line for line in said) == (protocol is not HubProtocol)
+
+
+@in_lab
+async def test_refusal_in_words_is_no_error_in_the_log(caplog):
+    """uvicorn 0.54 takes it for an endpoint that never answered."""
+
+    async def refuse(scope, receive, send):
+        await send({"type": "websocket.http.response.start", "status": 418, "headers": []})
+        await send({"type": "websocket.http.response.body", "body": b"no"})
+
+    server = await serve(refuse, protocol=HubProtocol)
+    with pytest.raises(InvalidStatus, match="418"):
+        await connect(server.ws_url())
+    assert await has_come_true(lambda: server.connections == 0, within=2)
+    assert [record.getMessage() for record in caplog.records if record.levelno >= logging.ERROR] == []
 
 
 def test_uvicorn_finds_the_class_by_its_name():

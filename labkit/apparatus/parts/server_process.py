@@ -58,7 +58,7 @@ class Recipe:
         options = {
             "--host": "127.0.0.1",
             "--port": port,
-            # Said outright: uvicorn would take uvloop where it happens to be installed, and the hub is faster on this one.
+            # Said outright: uvicorn would take uvloop where it happens to be installed. The lessons are on this one.
             "--loop": "asyncio",
             "--ws": self.protocol,
             "--ws-per-message-deflate": "false",

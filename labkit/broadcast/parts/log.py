@@ -60,6 +60,7 @@ class Log:
         self.complete_after = complete_after
         self.first = 0
         self.is_closed = False
+        self.followers = 0
         self._count = count
         self._max_bytes = max_bytes
         self._entries: deque[Entry] = deque()
@@ -207,17 +208,21 @@ class Log:
         Nothing waits for whoever walks here: where it is slower than the log forgets, it gets a Gap instead.
         silence: after so many seconds without an entry it yields None.
         """
-        while not self.is_closed:
-            if cursor < self.first:
-                yield Gap("this client read more slowly than messages came", after, self._before_the_first(), False)
-                cursor = self.first
-            elif cursor < self.end:
-                entry = self.entry(cursor)
-                after = entry.position or after
-                cursor += 1
-                yield entry
-            elif not await self.change(silence):
-                yield None
+        self.followers += 1
+        try:
+            while not self.is_closed:
+                if cursor < self.first:
+                    yield Gap("this client read more slowly than messages came", after, self._before_the_first(), False)
+                    cursor = self.first
+                elif cursor < self.end:
+                    entry = self.entry(cursor)
+                    after = entry.position or after
+                    cursor += 1
+                    yield entry
+                elif not await self.change(silence):
+                    yield None
+        finally:
+            self.followers -= 1
 
     def _before_the_first(self) -> Position | None:
         """Return the position before the oldest message that is still here; the newest of all when none is."""

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import socket
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
@@ -26,15 +27,15 @@ GONE = (WebSocketDisconnect, RuntimeError, OSError)
 class Member:
     """A client that is written to straight through its connection.
 
-    .cursor is its place in the log while it is behind; while it is up to date the room knows better.
-    .exempt_until is where the room stood when it came: what was there already is not held against it. .greeting is a
-    frame that it gets before anything else. .buffered_bytes is what the transport held when it paused, .unsent_bytes
-    what the client had not taken when last looked at.
+    .cursor is its place in the log while it is behind; while it is up to date the room knows better. .exempt_until is
+    where the room stood when it came: what was there already is not held against it. .last is where it ends once it is
+    to be closed. .greeting is a frame that it gets before anything else. .buffered_bytes is what the transport held at
+    the last look, .unsent_bytes what the client had not taken.
     """
 
     __slots__ = (
-        "buffered_bytes", "connection", "cursor", "exempt_until", "greeting", "has_left", "is_paused", "plain_socket",
-        "room", "transport", "unsent_bytes", "websocket", "write",
+        "buffered_bytes", "connection", "cursor", "exempt_until", "greeting", "has_left", "is_paused", "last",
+        "plain_socket", "room", "transport", "unsent_bytes", "websocket", "write",
     )  # fmt: skip
 
     def __init__(self, websocket: WebSocket, connection: HubProtocol, room: "Room", cursor: int) -> None:
@@ -43,6 +44,7 @@ class Member:
         self.cursor = cursor
         self.exempt_until = cursor
         self.greeting = b""
+        self.last: int | None = None
         self.buffered_bytes = 0
         self.unsent_bytes = 0
         self.has_left = False
@@ -56,15 +58,25 @@ class Member:
         """Begin to hear of the connection's pauses and of its end."""
         plain = self.transport.get_extra_info("socket")
         if plain is not None and plain.family in (socket.AF_INET, socket.AF_INET6):
+            self._set_options(plain, send_buffer_bytes, stalled_after)
+        if self.connection.writer is not None:
+            # The same client in its last room.
+            self.connection.writer.on_lost()
+        self.connection.writer = self
+        # With 0, a connection that is not paused has an empty buffer: then one may send on the socket itself.
+        self.transport.set_write_buffer_limits(0 if self.plain_socket else _HIGH_WATER_BYTES)
+        if self.is_paused:
+            self.room.hub.watch(self)
+
+    def _set_options(self, plain: socket.socket, send_buffer_bytes: int | None, stalled_after: float) -> None:
+        # A connection that is lost already takes no options on some systems; it will say so itself.
+        with suppress(OSError):
             if send_buffer_bytes is not None:
                 plain.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, send_buffer_bytes)
             if hasattr(socket, "TCP_USER_TIMEOUT"):
                 # Behind our own clock, for what the system still holds when nobody here looks any more.
                 milliseconds = round((stalled_after + _KERNEL_SECONDS_MORE) * 1000)
                 plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, milliseconds)
-        self.connection.writer = self
-        # With 0, a connection that is not paused has an empty buffer: then one may send on the socket itself.
-        self.transport.set_write_buffer_limits(0 if self.plain_socket else _HIGH_WATER_BYTES)
 
     def on_pause(self) -> None:
         """The client takes less than it is sent."""
@@ -78,16 +90,9 @@ class Member:
         self.room.hub.unwatch(self)
         self.room.bring_up(self)
 
-    @property
-    def is_held_up(self) -> bool:
-        """Whether it is the client that the next message waits for."""
-        return self.is_paused
-
-    async def moves(self) -> None:
-        """Wait until the client has taken something, or is gone."""
-        await self.connection.writable.wait()
-        # Who waits at a gate is woken after the room has written on.
-        await asyncio.sleep(0)
+    def on_goodbye(self) -> None:
+        """The connection is to be closed as soon as the client can take it."""
+        self.room.ends_here(self)
 
     def on_leave(self) -> None:
         """The connection is about to end."""
@@ -107,6 +112,9 @@ class Member:
     def cut_off(self) -> None:
         """Free the client's socket, whatever it has not read; one that is freed already is no error."""
         self.transport.abort()
+
+    async def finish(self) -> None:
+        """Nothing has to be waited for here: a close frame goes behind what was published before."""
 
     def wake(self) -> None:
         """Messages have come; the room writes them itself."""
@@ -129,8 +137,14 @@ class QueuedMember:
         self.exempt_until = cursor
         self.has_left = False
         self._news = asyncio.Event()
-        self._moved = asyncio.Event()
+        self._is_finishing = False
         self._task: asyncio.Task | None = None
+
+    async def finish(self) -> None:
+        """Send what was published, and no more."""
+        self._is_finishing = True
+        self.wake()
+        await asyncio.wait([self._task])
 
     def start(self, **_: object) -> None:
         """Begin to send."""
@@ -142,6 +156,8 @@ class QueuedMember:
                 await self._send(self.greeting)
             while True:
                 frame = self.room.next_frame(self)
+                if frame is None and self._is_finishing and self.cursor >= self.room.log.end:
+                    return
                 if frame is None:
                     self._news.clear()
                     await self._news.wait()
@@ -161,21 +177,6 @@ class QueuedMember:
             await self.websocket.send_text(text_of(frame))
         finally:
             self.room.hub.unwatch(self)
-            self._move()
-
-    def _move(self) -> None:
-        """Wake whoever waits for the next step; whoever begins to wait from now on waits for the one after."""
-        self._moved.set()
-        self._moved.clear()
-
-    @property
-    def is_held_up(self) -> bool:
-        """Whether it is the client that the next message waits for."""
-        return self.cursor < self.room.swept
-
-    async def moves(self) -> None:
-        """Wait until the client has taken something, or is gone."""
-        await self._moved.wait()
 
     def look(self) -> bool:
         """Return False: what the client takes of a text cannot be seen from here."""
@@ -193,7 +194,6 @@ class QueuedMember:
 
     def stop(self) -> None:
         """Send no more."""
-        self._move()
         if self._task is not asyncio.current_task():
             self._task.cancel()
 

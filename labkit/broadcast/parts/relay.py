@@ -42,12 +42,16 @@ class Relay:
         newest = self.backplane.position
         self._task = asyncio.create_task(self._run(), name=f"relay of {self.backplane.channel}")
         self._task.add_done_callback(self._on_end)
-        # It takes the first of the older messages in its first turn.
-        await asyncio.sleep(0)
-        if newest is not None and self.heard is None:
-            self.heard = self.complete_after = newest
-        if newest is not None:
-            await self.reached(newest, _CATCH_UP_SECONDS)
+        try:
+            # It takes the first of the older messages in its first turn.
+            await asyncio.sleep(0)
+            if newest is not None:
+                if self.heard is None:
+                    self.heard = self.complete_after = newest
+                await self.reached(newest, _CATCH_UP_SECONDS)
+        except BaseException:
+            await self.__aexit__(None, None, None)
+            raise
         return self
 
     async def __aexit__(self, *error: object) -> None:

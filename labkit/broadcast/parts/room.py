@@ -38,6 +38,7 @@ class Room:
         self.log = log
         self.members: set[Member | QueuedMember] = set()
         self.swept = log.end
+        self._is_open = True
         # Those who are up to date: sockets that one may send on, and the others, with a write() of their own.
         self._sockets: dict[socket.socket, Member] = {}
         self._others: dict[Member, Member] = {}
@@ -60,7 +61,7 @@ class Room:
     @property
     def is_idle(self) -> bool:
         """Whether nobody is here, and nothing is on its way."""
-        return not (self.members or self._is_due or self._stop is not None)
+        return not (self.members or self.log.followers or self._is_due or self._stop is not None)
 
     @property
     def unswept_bytes(self) -> int:
@@ -82,6 +83,10 @@ class Room:
     def _came_in(self, frame: bytes) -> None:
         self.hub.log_bytes += len(frame)
         self.sweep_soon()
+
+    def ends_here(self, member: Member) -> None:
+        """Give a member that waits for its goodbye what is here, and nothing that comes after."""
+        member.last = self.log.end
 
     # ---- the sweep
 
@@ -124,20 +129,8 @@ class Room:
     async def until_swept(self) -> None:
         """Wait until no more is left to write than goes out at once; clients that cannot take it do not count."""
         while self.unswept_bytes > WRITE_BYTES:
-            await self._sweep_ends()
-
-    async def until_brought_up(self, member: Member | QueuedMember) -> None:
-        """Wait until a member has been written what is here now, or has left."""
-        end = self.log.end
-        while not member.has_left and self._place_of(member) < end:
-            if member.is_held_up:
-                await member.moves()
-            else:
-                await self._sweep_ends()
-
-    async def _sweep_ends(self) -> None:
-        self._has_ended = self._has_ended or asyncio.Event()
-        await self._has_ended.wait()
+            self._has_ended = self._has_ended or asyncio.Event()
+            await self._has_ended.wait()
 
     def _send_to(self, part: list[socket.socket]) -> None:
         """Send on the sockets themselves, in a loop that runs in C."""
@@ -241,6 +234,9 @@ class Room:
             member.write(greeting)
         while not member.is_paused:
             self._drop_what_is_too_much(member)
+            if member.last is not None and member.cursor >= member.last:
+                # Its close frame comes next.
+                return
             if member.cursor > self.swept:
                 self._to_bring_up[member] = None
                 return
@@ -262,10 +258,18 @@ class Room:
         return reached
 
     def last_words(self, member: Member) -> None:
-        """Write what was published before a member's close frame, if it can take it."""
+        """Write what was published before a member's close frame, unless it cannot take any more."""
+        if member.has_left or member.is_paused or member.transport.is_closing():
+            return
+        if member.greeting:
+            member.write(member.greeting)
+        if member in self._behind:
+            self._drop_what_is_too_much(member)
         place = self._place_of(member)
-        while not (member.has_left or member.is_paused or member.transport.is_closing() or place >= self.log.end):
-            place = self._write_on(member, place, self.log.end)
+        end = self.log.end if member.last is None else member.last
+        # It may have to wait on the way; what it gets here is no more than may wait for one client.
+        while place < end:
+            place = self._write_on(member, place, end)
 
     def next_frame(self, member: QueuedMember) -> bytes | None:
         """Return what a member gets next that sends for itself; None when it is up to date."""
@@ -304,11 +308,14 @@ class Room:
 
         hard: forget all that was kept for those who might come back.
         """
-        if self._stop is not None:
-            # A sweep still has to hand on what it covers.
-            return
-        # Who joins between a publish and its sweep stands beyond what is swept.
         needed = (self._floor if self._has_too_much(each) else each.cursor for each in self._behind)
         before = self.log.size_bytes
+        # Who joins between a publish and its sweep stands beyond what is swept, and that is still for all the others.
         self.log.trim(min([self.swept, *needed]), hard=hard)
-        self.hub.log_bytes -= before - self.log.size_bytes
+        if self._is_open:
+            self.hub.log_bytes -= before - self.log.size_bytes
+
+    def close(self) -> None:
+        """Count no more in the hub's bytes; what is on its way still goes out."""
+        self._is_open = False
+        self.hub.log_bytes -= self.log.size_bytes

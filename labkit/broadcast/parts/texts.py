@@ -36,6 +36,10 @@ def packed(room: str, text: str, *, is_raw: bool) -> str:
     return f"{_HEADER}{as_json([room, is_raw])}\n{text}"
 
 
+def _refuse(constant: str) -> None:
+    raise ValueError(f"{constant} is no JSON")
+
+
 def unpacked(text: str) -> tuple[str, str, bool]:
     """Return room, text, and whether it goes out raw; what a stranger has published is for the main room.
 
@@ -45,14 +49,15 @@ def unpacked(text: str) -> tuple[str, str, bool]:
     if text.startswith(_HEADER):
         header, _, rest = text[1:].partition("\n")
         try:
-            room, is_raw = json.loads(header)
-        except (ValueError, TypeError):
-            room, is_raw = MAIN_ROOM, False
-        else:
-            text = rest
+            given, says_raw = json.loads(header)
+        except (ValueError, TypeError, RecursionError):
+            given = says_raw = None
+        if isinstance(given, str) and isinstance(says_raw, bool):
+            room, is_raw, text = given, says_raw, rest
     if not is_raw:
         try:
-            json.loads(text)
+            # Python takes NaN for JSON, and no browser does.
+            json.loads(text, parse_constant=_refuse)
         except (ValueError, RecursionError):
             text = json.dumps(text)
     return room, text, is_raw
