@@ -24,10 +24,10 @@ ifneq "$(SET_UP_FOR)" "$(CURDIR)"
 .PHONY: $(READY)
 endif
 
-.PHONY: help lab up demo test check long bench doctor pins clean
+.PHONY: help lab up demo test check long bench bench-full doctor pins clean
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s%s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s%s\n", $$1, $$2}' Makefile
 
 lab: $(READY) ## set up what is missing, and open JupyterLab at notebook 01
 	@echo "Opening JupyterLab at $(NOTEBOOK). Ctrl+C twice, here, stops it."
@@ -42,12 +42,12 @@ demo: $(READY) ## the one-hour demonstration for instructors (the sheet: noteboo
 	@BROADCAST_LAB_LEDGER="$(CURDIR)/build/demonstration/predictions.json" exec $(RUN) -m jupyterlab --ServerApp.root_dir="$(CURDIR)" \
 	    --LabApp.default_url=/lab/tree/build/demonstration/04_broadcast.ipynb $(ALLOW_ROOT) $(ARGS)
 
-# The known answers and the notebooks wait more than they work, nine minutes of it, so they run beside the other tests.
+# The faults, the known answers and the notebooks wait more than they work, so they run beside the other tests.
 test: $(READY) ## set up what is missing, and run everything that CI runs
 	@mkdir -p build
 	$(RUN) tests/notebooks/prepare.py build/notebooks
-	{ $(RUN) -m pytest tests/wrong_answers && $(NBVAL) build/notebooks; } > build/lessons.txt 2>&1 & lessons=$$!; \
-	$(RUN) -m pytest tests --ignore tests/wrong_answers; others=$$?; \
+	{ $(RUN) -m pytest tests/faults tests/wrong_answers && $(NBVAL) build/notebooks; } > build/lessons.txt 2>&1 & lessons=$$!; \
+	$(RUN) -m pytest tests --ignore tests/faults --ignore tests/wrong_answers; others=$$?; \
 	wait $$lessons; lessons=$$?; cat build/lessons.txt; test $$others -eq 0 -a $$lessons -eq 0
 
 check: $(READY) ## style, format and the fast tests: under a minute
@@ -61,9 +61,14 @@ long: $(READY) ## what takes too long for CI: repetitions, and every notebook tw
 	$(RUN) tests/notebooks/prepare.py --twice build/notebooks-twice
 	$(NBVAL) build/notebooks-twice
 
-bench: $(READY) ## how fast the laboratory itself is on this machine, and what the way through Redis costs
+bench: $(READY) ## every way to broadcast, and other servers, against a C loop of send(): a table, a figure, build/bench.json; 15 minutes
+	$(RUN) tests/bench/broadcasting.py $(ARGS)
+
+bench-full: $(READY) ## the same for the whole grid, then the laboratory itself, the way through Redis, and bad company; over an hour
+	$(RUN) tests/bench/broadcasting.py --full $(ARGS)
 	$(RUN) tests/bench/laboratory.py
 	$(RUN) tests/bench/hop.py
+	$(RUN) tests/bench/company.py
 
 doctor: $(READY) ## is this machine ready?
 	@$(RUN) -m labkit doctor

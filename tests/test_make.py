@@ -44,7 +44,7 @@ def test_make_alone_lists_the_targets(house):
     run = make(house)
     assert run.returncode == 0
     assert [line.split()[1] for line in run.stdout.splitlines()] == [
-        "help", "lab", "up", "demo", "test", "check", "long", "bench", "doctor", "pins", "clean",
+        "help", "lab", "up", "demo", "test", "check", "long", "bench", "bench-full", "doctor", "pins", "clean",
     ]  # fmt: skip
     assert not (house / ".venv").exists()
 
@@ -73,16 +73,19 @@ def test_make_test_runs_the_tests_and_then_the_notebooks(house):
     assert run.stdout.splitlines() == [
         "mkdir -p build",
         ".venv/bin/python tests/notebooks/prepare.py build/notebooks",
-        "{ .venv/bin/python -m pytest tests/wrong_answers && "
+        "{ .venv/bin/python -m pytest tests/faults tests/wrong_answers && "
         f'BROADCAST_LAB_STRICT=1 BROADCAST_LAB_LEDGER="{house}/build/predictions.json" '
         ".venv/bin/python -m pytest --nbval-lax --nbval-current-env --nbval-cell-timeout=120 build/notebooks; } "
         "> build/lessons.txt 2>&1 & lessons=$!; \\",
-        ".venv/bin/python -m pytest tests --ignore tests/wrong_answers; others=$?; \\",
+        ".venv/bin/python -m pytest tests --ignore tests/faults --ignore tests/wrong_answers; others=$?; \\",
         "wait $lessons; lessons=$?; cat build/lessons.txt; test $others -eq 0 -a $lessons -eq 0",
     ]
 
 
-@pytest.mark.parametrize("failing", ["pytest tests/wrong_answers", "--ignore tests/wrong_answers", "--nbval-lax"])
+@pytest.mark.parametrize(
+    "failing",
+    ["pytest tests/faults tests/wrong_answers", "--ignore tests/faults --ignore tests/wrong_answers", "--nbval-lax"],
+)
 def test_make_test_fails_when_either_half_does(house, failing):
     """They run side by side; what the answers and the notebooks printed is shown, whichever half failed."""
     pretend_set_up(house, stamp=str(house))
@@ -93,9 +96,9 @@ def test_make_test_fails_when_either_half_does(house, failing):
     )  # fmt: skip
     run = make(house, "test")
     assert run.returncode != 0
-    assert "ran -m pytest tests/wrong_answers" in run.stdout
-    assert "ran -m pytest tests --ignore tests/wrong_answers" in run.stdout
-    assert ("ran -m pytest --nbval-lax" in run.stdout) == (failing != "pytest tests/wrong_answers")
+    assert "ran -m pytest tests/faults tests/wrong_answers" in run.stdout
+    assert "ran -m pytest tests --ignore tests/faults --ignore tests/wrong_answers" in run.stdout
+    assert ("ran -m pytest --nbval-lax" in run.stdout) == (failing != "pytest tests/faults tests/wrong_answers")
 
 
 def test_a_finished_set_up_is_not_done_again(house):
