@@ -36,15 +36,15 @@ class Statement(NamedTuple):
 STATEMENTS = {
     "all-at-once": Statement(
         "sends all at once, not one by one",
-        "N sends, one by one, in order",
-        "04 E1",
+        "N sends, one by one, in order; what can be shared is the encoding",
+        "04 E1, 06 E8",
     ),
     "slow-without": Statement(
         "without broadcasting it is slow",
         "same writes either way; polling is what is slow",
         "01 E1 E2, 04 E1",
     ),
-    "loudspeaker": Statement("like a loudspeaker", "until one listener falls asleep", "06 E3 E5 E6, 07 E6"),
+    "loudspeaker": Statement("like a loudspeaker", "until one listener falls asleep", "06 E3 E5 E6 E8, 07 E6"),
     "stays-open": Statement(
         "stays open, instant, both ways",
         "with limits: idle cuts, blocked loops",
@@ -84,7 +84,7 @@ STATEMENTS = {
     "ignore-disconnects": Statement(
         "ignoring disconnects crashes the server",
         "it does not crash: it loses, leaks, or hangs; each shown",
-        "03 E1 E2, 04 E2, 06 E3 E4 E6",
+        "03 E1 E2, 04 E2, 06 E3 E4 E6 E8",
     ),
     "not-only-websockets": Statement("SSE and push also broadcast", "true, same slow reader", "01 E5"),
     "redis-all": Statement(
@@ -106,7 +106,7 @@ STATEMENTS = {
     "very-large": Statement(
         "not for very large scale; one-to-one is direct; feels instant",
         "the capacity card; decision table",
-        "05 E4, 07 E7",
+        "06 E9, 05 E4, 07 E7",
     ),
     "publish-subscribe": Statement(
         "publish-subscribe, event-driven, public address",

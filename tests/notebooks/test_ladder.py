@@ -41,7 +41,7 @@ def test_rung_is_the_cell_of_the_notebook_that_it_cites(rung):
     assert ast.unparse(lesson.definitions_in(SOURCE)[rung]) in [ast.unparse(cell) for cell in cells]
 
 
-PARTS = [(protocol, "HubProtocol"), *((policies, policy) for policy in policies.WHEN_FULL)]
+PARTS = [(protocol, "AbortProtocol"), *((policies, policy) for policy in policies.WHEN_FULL)]
 
 
 @pytest.mark.parametrize(("room", "part"), PARTS)
