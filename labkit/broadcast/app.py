@@ -24,10 +24,10 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from fastapi.sse import KEEPALIVE_COMMENT, EventSourceResponse, format_sse_event
 
 from labkit.broadcast.backplane import BackplaneFull, Gap, NotPublished, Position
-from labkit.broadcast.parts.log import CatchUp, Entry
-from labkit.broadcast.parts.metrics import CONTENT_TYPE_LATEST
-from labkit.broadcast.parts.settings import Settings
-from labkit.broadcast.parts.texts import gap_text
+from labkit.broadcast.parts.hub.log import CatchUp, Entry
+from labkit.broadcast.parts.hub.texts import gap_text
+from labkit.broadcast.parts.scoreboard.metrics import CONTENT_TYPE_LATEST
+from labkit.broadcast.parts.scoreboard.settings import Settings
 from labkit.broadcast.scoreboard import GONE, Scoreboard
 
 MAX_GOAL_BYTES = 64 * 1024

@@ -21,7 +21,7 @@ from redis.backoff import ExponentialWithJitterBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from labkit.broadcast.outbox import ANSWER_SECONDS, TROUBLE, BackplaneFull, NotPublished, Outbox, connect
-from labkit.broadcast.parts.events import Gap, Message, Position
+from labkit.broadcast.parts.hub.events import Gap, Message, Position
 
 __all__ = ["BackplaneFull", "Gap", "Message", "NotPublished", "Position", "PubSubBackplane", "StreamBackplane"]
 

@@ -31,15 +31,15 @@ from contextlib import suppress
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from labkit.broadcast.parts.arguments import (
+from labkit.broadcast.parts.guard.arguments import (
     checked_count,
     checked_limits,
     checked_origins,
     checked_places,
     checked_token,
 )
-from labkit.broadcast.parts.limits import ClosedByGuard, LimitedConnection
-from labkit.broadcast.parts.tokens import PLACES, take_from_query
+from labkit.broadcast.parts.guard.limits import ClosedByGuard, LimitedConnection
+from labkit.broadcast.parts.guard.tokens import PLACES, take_from_query
 
 __all__ = ["ClosedByGuard", "Guard", "TokenCheckFailed"]
 

@@ -29,14 +29,14 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
-from labkit.broadcast.parts.events import Gap, Position
-from labkit.broadcast.parts.frames import text_frame
-from labkit.broadcast.parts.log import CatchUp, Entry, Log
-from labkit.broadcast.parts.members import GONE, Member, QueuedMember
-from labkit.broadcast.parts.relay import Relay
-from labkit.broadcast.parts.room import Room
-from labkit.broadcast.parts.texts import MAIN_ROOM, as_json, hello_text, message_text
-from labkit.broadcast.parts.watch import Lag, Watch
+from labkit.broadcast.parts.hub.events import Gap, Position
+from labkit.broadcast.parts.hub.frames import text_frame
+from labkit.broadcast.parts.hub.log import CatchUp, Entry, Log
+from labkit.broadcast.parts.hub.members import GONE, Member, QueuedMember
+from labkit.broadcast.parts.hub.relay import Relay
+from labkit.broadcast.parts.hub.room import Room
+from labkit.broadcast.parts.hub.texts import MAIN_ROOM, as_json, hello_text, message_text
+from labkit.broadcast.parts.hub.watch import Lag, Watch
 from labkit.broadcast.policies import WHEN_FULL
 from labkit.broadcast.protocol import connection_of
 

@@ -16,7 +16,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import ExponentialWithJitterBackoff, NoBackoff
 from redis.exceptions import RedisError, ResponseError
 
-from labkit.broadcast.parts.events import Position
+from labkit.broadcast.parts.hub.events import Position
 
 # Seconds for one answer. Together with the half second between two looks it keeps a silent Redis from staying unnoticed
 # for two seconds.

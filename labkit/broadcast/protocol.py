@@ -17,7 +17,7 @@ from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIO
 from websockets.protocol import Protocol as WebSocketsProtocol
 from websockets.protocol import Side, State
 
-from labkit.broadcast.parts.waiting import Gate, Inbox
+from labkit.broadcast.parts.hub.waiting import Gate, Inbox
 
 
 class AbortProtocol(WebSocketsSansIOProtocol):
@@ -43,7 +43,7 @@ class Writer(Protocol):
         """The buffer is empty enough again."""
 
     def on_goodbye(self) -> None:
-        """A close frame waits for room in the buffer: write what is there, and nothing that comes after."""
+        """A close frame will be sent when the buffer is empty: write what is to come before it, and nothing after."""
 
     def on_leave(self) -> None:
         """This is the last moment to write: a close frame is about to be sent, or one has come, or it is lost."""
@@ -90,9 +90,9 @@ class HubProtocol(WebSocketsSansIOProtocol):
             await self._shake_hands(message)
             return
         if message["type"] == "websocket.close":
-            # uvicorn waits here too; a writer that goes on where it was may shut the gate again.
             if self.writer is not None:
                 self.writer.on_goodbye()
+            # uvicorn waits here too; a writer that goes on where it was may shut the gate again.
             while not self.writable.is_set():
                 await self.writable.wait()
             self._leave()

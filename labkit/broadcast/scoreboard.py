@@ -6,10 +6,10 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from labkit.broadcast.backplane import PubSubBackplane, StreamBackplane
 from labkit.broadcast.hub import Gap, Hub, Position
-from labkit.broadcast.parts.log import CatchUp, Entry
-from labkit.broadcast.parts.metrics import Metrics
-from labkit.broadcast.parts.settings import Settings
-from labkit.broadcast.parts.texts import hello_text
+from labkit.broadcast.parts.hub.log import CatchUp, Entry
+from labkit.broadcast.parts.hub.texts import hello_text
+from labkit.broadcast.parts.scoreboard.metrics import Metrics
+from labkit.broadcast.parts.scoreboard.settings import Settings
 
 # A proxy in between takes a connection for dead on which nothing comes.
 _SILENCE_SECONDS = 15.0

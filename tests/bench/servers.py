@@ -55,7 +55,7 @@ def manager_of(variant: str, slice_clients: int | None) -> object:
         return getattr(managers, variant)()
     # Only here: a rung can be measured where the hub's packages are not.
     from labkit.broadcast.hub import Hub
-    from labkit.broadcast.parts import room
+    from labkit.broadcast.parts.hub import room
 
     if slice_clients:
         room.SLICE = slice_clients

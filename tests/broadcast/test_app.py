@@ -23,7 +23,7 @@ from labkit.apparatus.redis_server import RedisServer
 from labkit.apparatus.server import ServerFailed
 from labkit.broadcast.app import MAX_GOAL_BYTES, create_app
 from labkit.broadcast.backplane import BackplaneFull
-from labkit.broadcast.parts.settings import Settings
+from labkit.broadcast.parts.scoreboard.settings import Settings
 from labkit.broadcast.protocol import HubProtocol
 from labkit.evidence.contract import has_come_true
 

@@ -14,7 +14,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from labkit import expecting, serve
 from labkit.broadcast.guard import Guard, TokenCheckFailed
-from labkit.broadcast.parts import limits
+from labkit.broadcast.parts.guard import limits
 from labkit.broadcast.protocol import HubProtocol, abort
 from labkit.evidence.contract import has_come_true
 

@@ -1,5 +1,6 @@
 """The hub under random schedules: whatever fans do, and in whatever order, nobody misses anything in silence."""
 
+import logging
 import os
 import random
 import sys
@@ -189,9 +190,19 @@ COMMON = {
 }
 
 
+@pytest.fixture(autouse=True)
+def quiet_log():
+    """A line for each of thousands of fans would bury what failed."""
+    logger = logging.getLogger("uvicorn.error")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    yield
+    logger.setLevel(level)
+
+
 @pytest.mark.slow
 def test_the_same_evenings_as_always():
-    """60 schedules, the same in each run as long as this file is."""
+    """60 schedules, the same in each run as long as this file, and the modules that are loaded with it, are."""
     run_state_machine_as_test(Schedule, settings=settings(max_examples=60, derandomize=True, **COMMON))
 
 

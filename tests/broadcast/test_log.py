@@ -5,9 +5,9 @@ import random
 
 import pytest
 
-from labkit.broadcast.parts.events import Gap, Position
-from labkit.broadcast.parts.frames import text_frame
-from labkit.broadcast.parts.log import Log
+from labkit.broadcast.parts.hub.events import Gap, Position
+from labkit.broadcast.parts.hub.frames import text_frame
+from labkit.broadcast.parts.hub.log import Log
 
 E = 1_767_225_600_000
 ROOM = 1_000_000

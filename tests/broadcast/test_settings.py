@@ -3,7 +3,7 @@
 import pytest
 from pydantic import ValidationError
 
-from labkit.broadcast.parts.settings import Settings
+from labkit.broadcast.parts.scoreboard.settings import Settings
 
 
 def test_settings_come_from_the_environment(monkeypatch):

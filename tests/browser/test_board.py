@@ -12,7 +12,7 @@ from playwright.async_api import async_playwright, expect
 from labkit import Cluster, serve
 from labkit.apparatus.redis_server import RedisServer
 from labkit.broadcast.app import create_app
-from labkit.broadcast.parts.settings import Settings
+from labkit.broadcast.parts.scoreboard.settings import Settings
 from labkit.broadcast.protocol import HubProtocol
 
 PROGRAMS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")

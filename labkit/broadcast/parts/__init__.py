@@ -1,1 +1,1 @@
-"""What the scoreboard is made of, beside the broadcasting: its settings, its history, and what it counts."""
+"""What the rooms above are made of, a folder for each; nobody outside needs to come here."""

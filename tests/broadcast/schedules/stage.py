@@ -1,7 +1,6 @@
 """One evening of a hub: a real server, fans who do as they like, and what each of them has to hear of it."""
 
 import asyncio
-import logging
 import os
 import socket
 import tempfile
@@ -19,8 +18,8 @@ from starlette.routing import WebSocketRoute
 from starlette.websockets import WebSocketDisconnect
 
 from labkit.broadcast.hub import Hub, HubFull
-from labkit.broadcast.parts import room as room_module
-from labkit.broadcast.parts.frames import text_frame
+from labkit.broadcast.parts.hub import room as room_module
+from labkit.broadcast.parts.hub.frames import text_frame
 from labkit.broadcast.protocol import HubProtocol
 
 # What goes wrong with a connection that the test itself has broken.
@@ -526,6 +525,3 @@ class Evening:
         await self.serving
         await asyncio.sleep(_QUIET_SECONDS)
         return asyncio.all_tasks() - {asyncio.current_task()}
-
-
-logging.getLogger("uvicorn.error").addFilter(lambda record: record.levelno >= logging.ERROR)

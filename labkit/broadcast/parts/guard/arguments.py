@@ -5,8 +5,8 @@ import math
 import re
 from collections.abc import Callable, Iterable
 
-from labkit.broadcast.parts.limits import Limits
-from labkit.broadcast.parts.tokens import PLACES
+from labkit.broadcast.parts.guard.limits import Limits
+from labkit.broadcast.parts.guard.tokens import PLACES
 
 # How long a client may have been unheard, with what it sent meanwhile coming at once.
 _BURST_SECONDS = 5.0

@@ -11,8 +11,8 @@ from contextlib import suppress
 from itertools import islice
 from typing import NamedTuple
 
-from labkit.broadcast.parts.events import Gap, Position
-from labkit.broadcast.parts.frames import text_of
+from labkit.broadcast.parts.hub.events import Gap, Position
+from labkit.broadcast.parts.hub.frames import text_of
 
 
 class Entry(NamedTuple):

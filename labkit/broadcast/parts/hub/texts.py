@@ -2,7 +2,7 @@
 
 import json
 
-from labkit.broadcast.parts.events import Gap, Position
+from labkit.broadcast.parts.hub.events import Gap, Position
 
 MAIN_ROOM = "main"
 # Behind this, and before the end of the line, stands where a text belongs; no JSON begins with it.

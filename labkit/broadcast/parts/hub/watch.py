@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Callable
 
-from labkit.broadcast.parts.members import Member, QueuedMember
+from labkit.broadcast.parts.hub.members import Member, QueuedMember
 
 _TICK_SECONDS = 0.1
 _ON_THE_WAY_SECONDS = 0.1

@@ -12,9 +12,9 @@ from contextlib import suppress
 from itertools import repeat
 from typing import TYPE_CHECKING
 
-from labkit.broadcast.parts.events import Gap, Position
-from labkit.broadcast.parts.log import Log
-from labkit.broadcast.parts.members import Member, QueuedMember
+from labkit.broadcast.parts.hub.events import Gap, Position
+from labkit.broadcast.parts.hub.log import Log
+from labkit.broadcast.parts.hub.members import Member, QueuedMember
 
 if TYPE_CHECKING:
     from labkit.broadcast.hub import Hub
@@ -83,10 +83,6 @@ class Room:
     def _came_in(self, frame: bytes) -> None:
         self.hub.log_bytes += len(frame)
         self.sweep_soon()
-
-    def ends_here(self, member: Member) -> None:
-        """Give a member that waits for its goodbye what is here, and nothing that comes after."""
-        member.last = self.log.end
 
     # ---- the sweep
 
@@ -226,28 +222,42 @@ class Room:
         """Write to a member what it lacks, until it is up to date or cannot take more."""
         if member.has_left or member not in self._behind:
             return
-        if self._stop is not None:
+        if self._stop is not None and member.last is None:
             self._to_bring_up[member] = None
             return
+        self._greet(member)
+        while not member.is_paused:
+            self._drop_what_is_too_much(member)
+            end = self.swept if member.last is None else member.last
+            if member.cursor >= end:
+                break
+            member.cursor = self._write_on(member, member.cursor, end)
+        if member.is_paused or member.last is not None:
+            return
+        if member.cursor > self.swept:
+            self._to_bring_up[member] = None
+            return
+        self._behind.pop(member)
+        if member.plain_socket:
+            self._sockets[member.plain_socket] = member
+        else:
+            self._others[member] = member
+
+    def _greet(self, member: Member) -> None:
         if member.greeting and not member.is_paused:
             greeting, member.greeting = member.greeting, b""
             member.write(greeting)
-        while not member.is_paused:
-            self._drop_what_is_too_much(member)
-            if member.last is not None and member.cursor >= member.last:
-                # Its close frame comes next.
-                return
-            if member.cursor > self.swept:
-                self._to_bring_up[member] = None
-                return
-            if member.cursor == self.swept:
-                self._behind.pop(member)
-                if member.plain_socket:
-                    self._sockets[member.plain_socket] = member
-                else:
-                    self._others[member] = member
-                return
-            member.cursor = self._write_on(member, member.cursor, self.swept)
+
+    def end_with(self, member: Member) -> None:
+        """Give a member that is to be closed what is here now, and nothing that comes after."""
+        if member.has_left:
+            return
+        place = self._place_of(member)
+        if self._take_out(member):
+            member.cursor = place
+            self._behind[member] = None
+        member.last = self.log.end
+        self.bring_up(member)
 
     def _write_on(self, member: Member, start: int, stop: int) -> int:
         """Write from one place on towards another, as much as goes out at once; return the place behind it."""
@@ -258,17 +268,15 @@ class Room:
         return reached
 
     def last_words(self, member: Member) -> None:
-        """Write what was published before a member's close frame, unless it cannot take any more."""
-        if member.has_left or member.is_paused or member.transport.is_closing():
+        """Write what was published before the connection's end, as much of it as the member takes without waiting."""
+        if member.has_left or member.transport.is_closing():
             return
-        if member.greeting:
-            member.write(member.greeting)
+        self._greet(member)
         if member in self._behind:
             self._drop_what_is_too_much(member)
         place = self._place_of(member)
         end = self.log.end if member.last is None else member.last
-        # It may have to wait on the way; what it gets here is no more than may wait for one client.
-        while place < end:
+        while place < end and not member.is_paused:
             place = self._write_on(member, place, end)
 
     def next_frame(self, member: QueuedMember) -> bytes | None:

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
-from labkit.broadcast.parts.frames import text_of
+from labkit.broadcast.parts.hub.frames import text_of
 from labkit.broadcast.protocol import HubProtocol
 
 if TYPE_CHECKING:
-    from labkit.broadcast.parts.room import Room
+    from labkit.broadcast.parts.hub.room import Room
 
 log = logging.getLogger(__name__)
 
@@ -92,7 +92,7 @@ class Member:
 
     def on_goodbye(self) -> None:
         """The connection is to be closed as soon as the client can take it."""
-        self.room.ends_here(self)
+        self.room.end_with(self)
 
     def on_leave(self) -> None:
         """The connection is about to end."""

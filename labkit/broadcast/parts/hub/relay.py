@@ -4,9 +4,9 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING
 
-from labkit.broadcast.parts.events import Gap, Message, Position
-from labkit.broadcast.parts.frames import text_frame
-from labkit.broadcast.parts.texts import gap_text, message_text, packed, unpacked
+from labkit.broadcast.parts.hub.events import Gap, Message, Position
+from labkit.broadcast.parts.hub.frames import text_frame
+from labkit.broadcast.parts.hub.texts import gap_text, message_text, packed, unpacked
 
 if TYPE_CHECKING:
     from labkit.broadcast.backplane import PubSubBackplane, StreamBackplane

@@ -1,0 +1,1 @@
+"""What the scoreboard has beside its hub: its settings, and what it counts."""
