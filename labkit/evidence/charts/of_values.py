@@ -192,9 +192,11 @@ def matrix(
             axes.text(
                 column + 0.5, row, sign, ha="center", va="center", color=colour, fontsize=14, family="DejaVu Sans"
             )
+    # What the names of the rows take in breadth is not there for the columns.
+    width = (84 - max(len(str(each)) for each in table.index)) // columns
     axes.set_xticks(
         [column + 0.5 for column in range(columns)],
-        [textwrap.fill(str(each), 84 // columns, break_long_words=False) for each in table],
+        [textwrap.fill(str(each), max(1, width), break_long_words=False) for each in table],
     )
     axes.set_yticks(range(rows), table.index)
     axes.invert_yaxis()
