@@ -211,8 +211,10 @@ class Hub:
         It never waits for a client. With a backplane it waits until Redis has the text, and raises NotPublished where
         that takes too long.
         """
-        await self._publish(room, text, is_raw=True)
-        await self.room(room).until_swept()
+        if self.backplane is None:
+            await self._put(room, text, is_raw=True)[0].until_swept()
+        else:
+            await self._publish(room, text, is_raw=True)
 
     # ---- publishing
 
@@ -235,23 +237,30 @@ class Hub:
             return self._relay.publish(name, text, is_raw, publish_id)
         if self.backplane is not None:
             raise RuntimeError("The backplane of this hub is not entered. Is it used outside of its `async with hub`?")
-        self.loop = asyncio.get_running_loop()
-        room = self.room(name)
-        position = Position(room.log.newest.epoch, room.log.newest.seq + 1)
-        frame = text_frame(text if is_raw else message_text(position, text))
-        self._make_room(len(frame))
-        if self._is_full_with(len(frame)):
-            raise HubFull(
-                f"{self.log_bytes} bytes are on their way to clients, and max_total_bytes is {self.max_total_bytes}. "
-                "Is there an await between the messages?"
-            )
-        self.deliver(room, position, frame)
-        receipt = self.loop.create_future()
-        receipt.set_result(position)
+        receipt = asyncio.get_running_loop().create_future()
+        receipt.set_result(self._put(name, text, is_raw=is_raw)[1])
         return receipt
 
+    def _put(self, name: str, text: str, *, is_raw: bool) -> tuple[Room, Position]:
+        """Put a text into a room of this server alone, and return both room and position."""
+        self.loop = asyncio.get_running_loop()
+        room = self.room(name)
+        epoch, seq = room.log.newest
+        position = Position(epoch, seq + 1)
+        frame = text_frame(text if is_raw else message_text(position, text))
+        if self._is_full_with(len(frame)):
+            self._make_room(len(frame))
+            if self._is_full_with(len(frame)):
+                raise HubFull(
+                    f"{self.log_bytes} bytes are on their way to clients, and max_total_bytes is "
+                    f"{self.max_total_bytes}. Is there an await between the messages?"
+                )
+        self._publishes += 1
+        room.keep(position, frame)
+        return room, position
+
     def deliver(self, room: Room, position: Position, frame: bytes, after: Position | None = None) -> None:
-        """Put the frame of a message into a room; the relay calls this, and publish() where there is none."""
+        """Put the frame of a message into a room that has come over the backplane; the relay calls this."""
         self._publishes += 1
         room.keep(position, frame, after)
         self._make_room()

@@ -101,8 +101,9 @@ class Room:
         self._somebody_left = False
         self._slices.clear()
         for write, registry in ((self._send_to, self._sockets), (self._write_to, self._others)):
-            keys = list(registry)
-            self._slices.extend((write, keys[start : start + SLICE]) for start in range(0, len(keys), SLICE))
+            if registry:
+                keys = list(registry)
+                self._slices.extend([(write, keys[start : start + SLICE]) for start in range(0, len(keys), SLICE)])
         self._go_on()
 
     def _go_on(self) -> None:
@@ -292,11 +293,11 @@ class Room:
 
     def _limit(self) -> None:
         """Find the place behind which too much waits, and let go whoever stands there, where the policy says so."""
-        while (
-            self._floor < self.swept - 1 and self.log.bytes_between(self._floor, self.swept) > self.hub.max_queue_bytes
-        ):
+        self._floor = max(self._floor, self.log.first)
+        most = self.hub.max_queue_bytes
+        while self._floor < self.swept - 1 and self.log.bytes_between(self._floor, self.swept) > most:
             self._floor += 1
-        if self.hub.when_full == "disconnect":
+        if self._behind and self.hub.when_full == "disconnect":
             for member in [each for each in self._behind if self._has_too_much(each)]:
                 self.hub.evict(member, "slow")
 
@@ -316,7 +317,7 @@ class Room:
 
         hard: forget all that was kept for those who might come back.
         """
-        needed = (self._floor if self._has_too_much(each) else each.cursor for each in self._behind)
+        needed = [self._floor if self._has_too_much(each) else each.cursor for each in self._behind]
         before = self.log.size_bytes
         # Who joins between a publish and its sweep stands beyond what is swept, and that is still for all the others.
         self.log.trim(min([self.swept, *needed]), hard=hard)
