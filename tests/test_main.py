@@ -134,7 +134,7 @@ def test_up_prints_what_can_be_tried_and_leaves_nothing_at_ctrl_c(tmp_path, numb
                 assert b"Scoreboard" in page.read()
             for address in metrics:
                 with urllib.request.urlopen(address, timeout=PATIENCE) as answer:
-                    assert b"broadcast_fans" in answer.read()
+                    assert b"broadcast_clients" in answer.read()
             assert post() == 1
             os.kill(int(re.search(r"kill -9 (\d+)", said)[1]), signal.SIGKILL)
             assert site.stdout.readline() == "\n"

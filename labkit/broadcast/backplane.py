@@ -29,6 +29,9 @@ log = logging.getLogger(__name__)
 
 # After so much silence the carrier asks Redis whether there is really nothing new.
 _IDLE_SECONDS = 0.5
+# So many looks without an answer are a connection that is gone: longer than one silence and one question together.
+_LOOK_SECONDS = 0.45
+_MOST_LOOKS = 4
 _FLUSH_SECONDS = 1.0
 _READ_AT_ONCE = 500
 
@@ -37,6 +40,37 @@ _BACK = "the connection to Redis is back"
 _MISSED = "messages did not arrive"
 _LOST = "Redis has lost what it had: a new epoch begins"
 _BEHIND = "this server has fallen behind"
+
+
+class _Patience:
+    """Ends a timeout when it has looked several times in a row and nothing had happened in between.
+
+    Unlike a deadline it does not take a process that was frozen for a silence: that one looks once, and goes on.
+    """
+
+    def __init__(self, limit: asyncio.Timeout) -> None:
+        self._limit = limit
+        self._looks = 0
+        self._timer: asyncio.TimerHandle | None = None
+
+    def __enter__(self) -> "_Patience":
+        self._timer = asyncio.get_running_loop().call_later(_LOOK_SECONDS, self._look)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._timer.cancel()
+
+    def renew(self) -> None:
+        """Something has happened."""
+        self._looks = 0
+
+    def _look(self) -> None:
+        self._looks += 1
+        loop = asyncio.get_running_loop()
+        if self._looks >= _MOST_LOOKS:
+            self._limit.reschedule(loop.time())
+        else:
+            self._timer = loop.call_later(_LOOK_SECONDS, self._look)
 
 
 class _Backplane(ABC):
@@ -287,17 +321,20 @@ class PubSubBackplane(_Backplane):
             raise RedisConnectionError(f"Redis did not confirm the subscription within {ANSWER_SECONDS:g} s")
 
     async def _listen(self) -> None:
-        while True:
-            # The client library may connect again in here by itself, and would wait for an answer for ever.
-            async with asyncio.timeout(_IDLE_SECONDS + ANSWER_SECONDS):
-                message = await self._subscription.get_message(timeout=_IDLE_SECONDS)
-            if message is None:
-                await self._on_silence()
-            elif message["type"] == "subscribe":
-                # The client library has connected again by itself, and subscribed again without a word.
-                raise RedisConnectionError("the subscription began anew")
-            else:
-                self._take_published(message["data"])
+        # The client library may connect again in here by itself, and would wait for an answer for ever.
+        async with asyncio.timeout(None) as limit:
+            with _Patience(limit) as patience:
+                while True:
+                    message = await self._subscription.get_message(timeout=_IDLE_SECONDS)
+                    patience.renew()
+                    if message is None:
+                        await self._on_silence()
+                        patience.renew()
+                    elif message["type"] == "subscribe":
+                        # The client library has connected again by itself, and subscribed again without a word.
+                        raise RedisConnectionError("the subscription began anew")
+                    else:
+                        self._take_published(message["data"])
 
     def _take_published(self, data: str) -> None:
         position, _, text = data.partition(" ")
