@@ -88,8 +88,9 @@ class Hub:
 
     history, history_bytes: what each room keeps for clients that come back; the older goes when either is full.
     max_queue_bytes: what may wait for one client, beyond what it asked for when it came. max_total_bytes: what may wait
-    altogether. when_full: "disconnect", "drop_oldest" or "latest", as in labkit.broadcast.policies. stalled_after:
-    seconds after which a client is cut off that takes nothing of what it is sent. send_buffer_bytes: of the system for
+    altogether. when_full: "disconnect", "drop_oldest" or "latest", as in labkit.broadcast.policies; the last two leave
+    gaps that a client sees by its seq alone, and with a backplane not even there. stalled_after: seconds after which a
+    client is cut off that takes nothing of what it is sent. send_buffer_bytes: of the system for
     each connection; left alone it may hide megabytes, and with them minutes of delay. backplane: what carries messages
     to the hubs of other servers and back; then it has to be entered, `async with hub:`.
     Raises ValueError for another policy, and for a bound that is none.
@@ -154,7 +155,7 @@ class Hub:
         before that a text: {"position": [epoch, seq], "recovered": whether that is all of it}. (0, 0) asks for
         everything; left out, the client begins now, and gets no such text. hello: makes another first text.
         Raises WebSocketDisconnect when the client has gone meanwhile, and when this hub takes no more clients: then it
-        has been sent away with 1013. ValueError for a client that is in a room already.
+        has been sent away with 1013. ValueError for a client that is in a room already, of this hub or of another.
         """
         if websocket in self._members:
             raise ValueError(f"This client is in the room {self._members[websocket].room.name!r} already.")
@@ -179,6 +180,9 @@ class Hub:
             member.greeting = text_frame(hello_text(catch_up.after, catch_up.recovered))
         self._members[websocket] = member
         member.start(send_buffer_bytes=self.send_buffer_bytes, stalled_after=self.stalled_after)
+        if member.has_left:
+            # What waited for it already was too much for the memory: it was cut off.
+            raise WebSocketDisconnect(1006)
         its_room.join(member)
         self._lag.start()
         return catch_up
@@ -363,6 +367,8 @@ class Hub:
         """
         asked = None if since is None else Position(*since)
         await self._hear_what_others_have(asked)
+        if self._is_draining:
+            return
         its_log = self.room(room).log
         catch_up = its_log.since(asked)
         yield catch_up
@@ -397,6 +403,8 @@ class Hub:
         await asyncio.gather(*goodbyes)
 
     async def _say_goodbye(self, member: Member | QueuedMember) -> None:
+        if member.has_left:
+            return
         try:
             async with asyncio.timeout(_GOODBYE_SECONDS):
                 await member.finish()

@@ -136,6 +136,9 @@ class HubProtocol(WebSocketsSansIOProtocol):
     def _forget_parser(self):
         """Drop the parser where it stands between two messages, and has nothing to remember for the next."""
         conn = self._conn
+        # Of two pongs that come together, the first has dropped it.
+        if conn is None:
+            return
         if conn.state is not State.OPEN or conn.extensions or conn.current_size is not None or conn.writes:
             return
         inmost = conn.parser
@@ -195,9 +198,9 @@ class HubProtocol(WebSocketsSansIOProtocol):
 
     def resume_writing(self):
         """The transport has room again."""
-        super().resume_writing()
         if self.writer is not None:
             self.writer.on_resume()
+        super().resume_writing()
 
     # ---- for the Writer
 

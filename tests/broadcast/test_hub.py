@@ -22,7 +22,8 @@ from labkit.apparatus.children import new_folder, start_child
 from labkit.apparatus.faults import start_proxy
 from labkit.apparatus.redis_server import RedisServer
 from labkit.broadcast.hub import Hub, HubFull, Position
-from labkit.broadcast.protocol import HubProtocol, abort
+from labkit.broadcast.parts.hub.watch import Watch
+from labkit.broadcast.protocol import HubProtocol, abort, connection_of
 from labkit.evidence.contract import has_come_true
 
 pytestmark = [pytest.mark.anyio, pytest.mark.slow]
@@ -1208,3 +1209,98 @@ def test_hub_loads_no_redis():
     code = "import sys, labkit.broadcast.hub; print(sorted({'redis', 'pandas', 'labkit.apparatus'} & {*sys.modules}))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+# ---- what a second reader found
+
+
+async def test_two_pongs_in_one_read_are_two_signs_of_life():
+    """Nobody asked for them, which is allowed; the connection stays, and has no parser any more."""
+    async with site() as it:
+        client = await RawClient.open(it.server)
+        assert await has_come_true(lambda: it.hub.stats().clients == 1, within=PATIENCE)
+        connection = connection_of(it.websockets[0])
+        client.say((TEXT, b"hello"))
+        assert await has_come_true(lambda: connection._conn is not None, within=PATIENCE)
+        client.say((PONG, b"one"), (PONG, b"two"))
+        assert await has_come_true(lambda: connection._conn is None, within=PATIENCE)
+        client.say((PING, b"still here?"), (CLOSE, b""))
+        assert (PONG, b"still here?") in await client.to_the_end()
+
+
+async def test_slow_client_that_leaves_in_the_middle_ends_once_and_in_silence(caplog):
+    """It takes what waits in the transport, and is gone before the rest of its backlog is written."""
+    async with site(send_buffer_bytes=16_384) as it:
+        client = await RawClient.open(it.server, receive_buffer_bytes=8_000)
+        assert await has_come_true(lambda: it.hub.stats().clients == 1, within=PATIENCE)
+        for _ in range(30):
+            await it.hub.broadcast("x" * 20_000)
+            await asyncio.sleep(0)
+        [member] = it.hub.room("main").members
+        transport = member.transport
+        while transport.get_write_buffer_size() > 8_000:
+            with suppress(BlockingIOError):
+                client.stream.recv(2_000)
+            await asyncio.sleep(0)
+        # The loop stands still, so that the transport does not hear of it yet: all that is on its way is taken.
+        client.stream.settimeout(0.05)
+        with suppress(TimeoutError):
+            while client.stream.recv(100_000):
+                pass
+        client.close()
+        assert await has_come_true(lambda: it.server.connections == 0, within=PATIENCE)
+    assert [record for record in caplog.records if record.name == "asyncio"] == []
+
+
+async def test_drain_leaves_alone_who_has_left_the_hub():
+    """Its endpoint talks on with it."""
+    async with site() as it, it.fan() as stays, it.fan() as leaves:
+        assert await has_come_true(lambda: it.hub.stats().clients == 2, within=PATIENCE)
+        websocket = it.websockets[1]
+        draining = asyncio.create_task(it.hub.drain(over=0.2))
+        await asyncio.sleep(0)
+        it.hub.disconnect(websocket)
+        await draining
+        await websocket.send_text("still here")
+        assert await hear(leaves) == "still here"
+        with pytest.raises(ConnectionClosed):
+            await hear(stays)
+        assert stays.close_code == 1012
+
+
+async def test_nobody_follows_a_hub_that_has_stopped_listening():
+    """Whoever comes then is told at once that there is nothing; a server waits for its responses before it stops."""
+    async with Hub() as hub:
+        hub.stop_listening()
+        async with asyncio.timeout(PATIENCE):
+            assert [entry async for entry in hub.follow("a room that nobody has opened")] == []
+
+
+class Watched:
+    """A client as a Watch sees it. takes: whether it has taken something at each look; .looks how many there were."""
+
+    buffered_bytes = 0
+
+    def __init__(self, *, takes):
+        self.takes = takes
+        self.looks = 0
+
+    def look(self):
+        """Say so."""
+        self.looks += 1
+        return self.takes
+
+
+async def test_longest_is_who_has_taken_nothing_for_longest():
+    """Not who has been slow for longest."""
+    given_up = []
+    watch = Watch(0.2, given_up.append)
+    slow, stalled = Watched(takes=True), Watched(takes=False)
+    watch.add(slow)
+    assert await has_come_true(lambda: slow.looks == 2, within=PATIENCE)
+    watch.add(stalled)
+    # The third look is the judgement, and comes before that of the other.
+    assert await has_come_true(lambda: slow.looks == 3, within=PATIENCE)
+    assert watch.longest() is stalled or given_up == [stalled]
+    assert await has_come_true(lambda: given_up == [stalled], within=PATIENCE)
+    watch.close()

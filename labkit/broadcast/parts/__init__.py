@@ -1,1 +1,1 @@
-"""What the rooms above are made of, a folder for each; nobody outside needs to come here."""
+"""What the rooms above are made of, a folder for each."""

@@ -1,7 +1,7 @@
 """The newest messages of one room, in order: what a client that comes back has missed, and whether that is all of it.
 
 It is also everybody's queue. A client that is behind has no messages of its own, only its place in here, so a thousand
-sleepers cost no more memory than one.
+sleepers cost no more memory than one, beyond the rest of one write for each.
 """
 
 import asyncio

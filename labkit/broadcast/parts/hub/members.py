@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
 from labkit.broadcast.parts.hub.frames import text_of
-from labkit.broadcast.protocol import HubProtocol
+from labkit.broadcast.protocol import HubProtocol, abort
 
 if TYPE_CHECKING:
     from labkit.broadcast.parts.hub.room import Room
@@ -88,7 +88,8 @@ class Member:
         """The client has taken all that waited."""
         self.is_paused = False
         self.room.hub.unwatch(self)
-        self.room.bring_up(self)
+        # Not in here: where the connection is lost by a write in here, asyncio ends it twice.
+        self.connection.loop.call_soon(self.room.bring_up, self)
 
     def on_goodbye(self) -> None:
         """The connection is to be closed as soon as the client can take it."""
@@ -183,8 +184,11 @@ class QueuedMember:
         return False
 
     def cut_off(self) -> None:
-        """Send the client away. Its socket goes with it only if it reads again: the close frame waits in line."""
-        self.room.hub.in_background(self._close())
+        """Free the client's socket where the server can; else it goes only if the client reads the close frame."""
+        try:
+            abort(self.websocket)
+        except RuntimeError:
+            self.room.hub.in_background(self._close())
 
     async def _close(self) -> None:
         try:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _CATCH_UP_SECONDS = 10.0
+_TURN_SECONDS = 0.005
 
 
 class Relay:
@@ -23,14 +24,13 @@ class Relay:
     All news comes by way of the backplane, that of this server too: so all servers have it in one order, and one
     position is good for all rooms and on all servers.
     .heard the newest position that has come here. .complete_after the one since which everything has come; None while
-    that is not known. .received messages, .gaps {whether settled: how many}.
+    that is not known. .gaps {whether settled: how many}.
     """
 
     def __init__(self, hub: "Hub", backplane: "PubSubBackplane | StreamBackplane") -> None:
         self.backplane = backplane
         self.heard: Position | None = None
         self.complete_after: Position | None = None
-        self.received = 0
         self.gaps = {True: 0, False: 0}
         self._hub = hub
         self._task: asyncio.Task | None = None
@@ -86,12 +86,17 @@ class Relay:
             return
 
     async def _run(self) -> None:
+        turn_ends_at = 0.0
         async for event in self.backplane.events():
             if isinstance(event, Message):
                 self._take(event)
             else:
                 self._take_gap(event)
             self._heard_more.set()
+            if self._hub.loop.time() > turn_ends_at:
+                # Much may come at once, and the events do not wait in between.
+                await asyncio.sleep(0)
+                turn_ends_at = self._hub.loop.time() + _TURN_SECONDS
 
     def _take(self, message: Message) -> None:
         position = message.position
@@ -99,7 +104,6 @@ class Relay:
             self.heard = position.before()
         if self.complete_after is None:
             self.complete_after = position.before()
-        self.received += 1
         name, text, is_raw = unpacked(message.text)
         room = self._hub.room(name)
         frame = text_frame(text if is_raw else message_text(position, text))

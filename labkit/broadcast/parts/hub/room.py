@@ -100,10 +100,12 @@ class Room:
         self._frame, self._stop = self.log.join(self.swept, self.log.end, WRITE_BYTES)
         self._somebody_left = False
         self._slices.clear()
+        # A large message takes fewer clients in a turn.
+        size = max(1, min(SLICE, SLICE * WRITE_BYTES // len(self._frame)))
         for write, registry in ((self._send_to, self._sockets), (self._write_to, self._others)):
             if registry:
                 keys = list(registry)
-                self._slices.extend([(write, keys[start : start + SLICE]) for start in range(0, len(keys), SLICE)])
+                self._slices.extend([(write, keys[start : start + size]) for start in range(0, len(keys), size)])
         self._go_on()
 
     def _go_on(self) -> None:
@@ -227,13 +229,13 @@ class Room:
             self._to_bring_up[member] = None
             return
         self._greet(member)
-        while not member.is_paused:
+        while not (member.is_paused or member.transport.is_closing()):
             self._drop_what_is_too_much(member)
             end = self.swept if member.last is None else member.last
             if member.cursor >= end:
                 break
             member.cursor = self._write_on(member, member.cursor, end)
-        if member.is_paused or member.last is not None:
+        if member.is_paused or member.last is not None or member.transport.is_closing():
             return
         if member.cursor > self.swept:
             self._to_bring_up[member] = None
@@ -277,7 +279,7 @@ class Room:
             self._drop_what_is_too_much(member)
         place = self._place_of(member)
         end = self.log.end if member.last is None else member.last
-        while place < end and not member.is_paused:
+        while place < end and not (member.is_paused or member.transport.is_closing()):
             place = self._write_on(member, place, end)
 
     def next_frame(self, member: QueuedMember) -> bytes | None:

@@ -28,13 +28,15 @@ class Inbox:
     async def get(self) -> object:
         """Take the oldest item, as soon as there is one; raises RuntimeError when somebody waits here already."""
         while not self._items:
-            if self._taker is not None:
+            if self._taker is not None and not self._taker.done():
                 raise RuntimeError("Two tasks receive from one connection. Only its endpoint may.")
-            self._taker = asyncio.get_running_loop().create_future()
+            taker = self._taker = asyncio.get_running_loop().create_future()
             try:
-                await self._taker
+                await taker
             finally:
-                self._taker = None
+                # Who was cancelled may have been followed by another before it ends here.
+                if self._taker is taker:
+                    self._taker = None
         return self._items.pop(0)
 
 
@@ -69,5 +71,9 @@ class Gate:
             waiter = asyncio.get_running_loop().create_future()
             self._waiters = self._waiters or []
             self._waiters.append(waiter)
-            await waiter
+            try:
+                await waiter
+            finally:
+                if self._waiters is not None and waiter in self._waiters:
+                    self._waiters.remove(waiter)
         return True

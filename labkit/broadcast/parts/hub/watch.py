@@ -53,6 +53,8 @@ class Watch:
 
     def _judge(self, member: Member | QueuedMember) -> None:
         if self._has_taken(member):
+            # Behind those who have taken nothing for longer.
+            del self._timers[member]
             self._timers[member] = asyncio.get_running_loop().call_later(self._seconds, self._judge, member)
         else:
             self.remove(member)
@@ -72,7 +74,7 @@ class Watch:
 
 
 class Lag:
-    """How late the loop comes to a timer that is due ten times a second, in seconds: .last, and .most since reset."""
+    """How late the loop comes to a timer that is due ten times a second, in seconds: .last, and .most of all."""
 
     def __init__(self) -> None:
         self.last = 0.0
