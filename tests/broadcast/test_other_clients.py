@@ -47,8 +47,8 @@ EXPECTED = {
 }
 
 
-# uvicorn's own class is the control. It closes without waiting for what the client still sends, so now and then one that
-# answers pings meanwhile sees a reset instead of the goodbye: nothing for CI, which looks at ours.
+# uvicorn's own class is the control. It closes without waiting for what the client still sends, so now and then one
+# that answers pings meanwhile sees a reset instead of the goodbye: nothing for CI, which looks at ours.
 PARAMETERS = [pytest.param(kind, marks=[pytest.mark.long] if "uvicorn's own" in kind else []) for kind in KINDS]
 
 

@@ -107,10 +107,10 @@ def write_title(axes: Axes, title: str, pad: float = 6) -> None:
     axes.set_title(title, wrap=True, loc="left", fontsize=12.5, fontweight="bold", pad=pad)
 
 
-def write_note(axes: Axes, text: str) -> None:
-    """Write n, spread and the source of the clock under the axes."""
+def write_note(axes: Axes, text: str, *, below: float = 42) -> None:
+    """Write n, spread and the source of the clock under the axes. below: how far, in points."""
     axes.annotate(
-        text, (0, 0), (0, -42), xycoords="axes fraction", textcoords="offset points", fontsize=9, color="#555555",
+        text, (0, 0), (0, -below), xycoords="axes fraction", textcoords="offset points", fontsize=9, color="#555555",
         va="top", annotation_clip=False,
     )  # fmt: skip
 

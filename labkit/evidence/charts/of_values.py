@@ -194,10 +194,8 @@ def matrix(
             )
     # What the names of the rows take in breadth is not there for the columns.
     width = (84 - max(len(str(each)) for each in table.index)) // columns
-    axes.set_xticks(
-        [column + 0.5 for column in range(columns)],
-        [textwrap.fill(str(each), max(1, width), break_long_words=False) for each in table],
-    )
+    labels = [textwrap.fill(str(each), max(1, width), break_long_words=False) for each in table]
+    axes.set_xticks([column + 0.5 for column in range(columns)], labels)
     axes.set_yticks(range(rows), table.index)
     axes.invert_yaxis()
     axes.set_xlim(0, columns)
@@ -206,7 +204,8 @@ def matrix(
     for spine in axes.spines.values():
         spine.set_visible(False)
     if notes:
-        write_note(axes, "\n".join(notes))
+        most_lines = max(label.count("\n") + 1 for label in labels)
+        write_note(axes, "\n".join(notes), below=14 + 14 * max(2, most_lines))
     said = table.map(lambda value: empty if value is None else words[0] if value else words[1])
     listed = "; ".join(
         f"{name}: {', '.join(f'{column}: {word}' for column, word in row.items())}" for name, row in said.iterrows()
