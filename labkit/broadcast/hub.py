@@ -90,9 +90,9 @@ class Hub:
     max_queue_bytes: what may wait for one client, beyond what it asked for when it came. max_total_bytes: what may wait
     altogether. when_full: "disconnect", "drop_oldest" or "latest", as in labkit.broadcast.policies; the last two leave
     gaps that a client sees by its seq alone, and with a backplane not even there. stalled_after: seconds after which a
-    client is cut off that takes nothing of what it is sent. send_buffer_bytes: of the system for
-    each connection; left alone it may hide megabytes, and with them minutes of delay. backplane: what carries messages
-    to the hubs of other servers and back; then it has to be entered, `async with hub:`.
+    client is cut off that takes nothing of what it is sent. send_buffer_bytes: of the system for each connection; left
+    alone it may hide megabytes, and with them minutes of delay. backplane: what carries messages to the hubs of other
+    servers and back; then it has to be entered, `async with hub:`.
     Raises ValueError for another policy, and for a bound that is none.
     The trap: everything happens on one loop. From another thread: `loop.call_soon_threadsafe(hub.publish, message)`.
     source: notebook 06, "Encode once"
