@@ -617,6 +617,19 @@ async def test_policy_decides_what_a_full_queue_leaves(when_full):
         await fleet.until(2 + kept, clients=[2], timeout=PATIENCE)
 
 
+async def test_what_was_kept_for_one_alone_goes_as_soon_as_it_has_it():
+    """No message has to come for that."""
+    async with site(history=0, stalled_after=60, **THIN) as it:
+        fleet = await sleeping(it, stalled=1)
+        for number in range(2, 12):
+            last = await it.hub.publish([number, BODY[:1_000]])
+            await asyncio.sleep(0)
+        assert len(it.hub.room("main").log) == last.seq - 1
+        await fleet.wake(1)
+        await fleet.until(last.seq, clients=[1], timeout=PATIENCE)
+        assert await has_come_true(lambda: it.hub.stats().queue_bytes == 0, within=PATIENCE)
+
+
 async def test_unknown_policy_and_bounds_that_are_none_are_refused():
     """When the hub is made."""
     with pytest.raises(ValueError, match="drop_newest"):

@@ -240,7 +240,9 @@ class Room:
         if member.cursor > self.swept:
             self._to_bring_up[member] = None
             return
-        self._behind.pop(member)
+        del self._behind[member]
+        # What was kept for it alone may go.
+        self.sweep_soon()
         if member.plain_socket:
             self._sockets[member.plain_socket] = member
         else:
