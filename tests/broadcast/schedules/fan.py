@@ -56,6 +56,7 @@ class Fan:
         self.heard_hello = False
         self.expected: int | None = None
         self.missed = 0
+        self.says = asyncio.Lock()
         self.notes_sent = 0
         self.notes_heard = 0
         self.pings_sent = 0
@@ -147,6 +148,8 @@ class Fan:
             return
         except OSError:
             data = b""
+            # A word to an end that is closed, and its own system drops what it has not read.
+            self.was_unread = self.was_unread or self._socket.family == socket.AF_INET
         if not data:
             self.close()
             return
