@@ -9,6 +9,9 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
+# What `make test` runs at the same time as all other tests.
+BESIDE = "tests/browser tests/evidence tests/faults tests/wrong_answers"
+IGNORED = " ".join(f"--ignore {folder}" for folder in BESIDE.split())
 
 pytestmark = pytest.mark.skipif(shutil.which("make") is None, reason="this machine has no make")
 
@@ -73,19 +76,16 @@ def test_make_test_runs_the_tests_and_then_the_notebooks(house):
     assert run.stdout.splitlines() == [
         "mkdir -p build",
         ".venv/bin/python tests/notebooks/prepare.py build/notebooks",
-        "{ .venv/bin/python -m pytest tests/faults tests/wrong_answers && "
+        f"{{ .venv/bin/python -m pytest {BESIDE} && "
         f'BROADCAST_LAB_STRICT=1 BROADCAST_LAB_LEDGER="{house}/build/predictions.json" '
         ".venv/bin/python -m pytest --nbval-lax --nbval-current-env --nbval-cell-timeout=120 build/notebooks; } "
         "> build/lessons.txt 2>&1 & lessons=$!; \\",
-        ".venv/bin/python -m pytest tests --ignore tests/faults --ignore tests/wrong_answers; others=$?; \\",
+        f".venv/bin/python -m pytest tests {IGNORED}; others=$?; \\",
         "wait $lessons; lessons=$?; cat build/lessons.txt; test $others -eq 0 -a $lessons -eq 0",
     ]
 
 
-@pytest.mark.parametrize(
-    "failing",
-    ["pytest tests/faults tests/wrong_answers", "--ignore tests/faults --ignore tests/wrong_answers", "--nbval-lax"],
-)
+@pytest.mark.parametrize("failing", [f"pytest {BESIDE}", f"pytest tests {IGNORED}", "--nbval-lax"])
 def test_make_test_fails_when_either_half_does(house, failing):
     """They run side by side; what the answers and the notebooks printed is shown, whichever half failed."""
     pretend_set_up(house, stamp=str(house))
@@ -96,9 +96,9 @@ def test_make_test_fails_when_either_half_does(house, failing):
     )  # fmt: skip
     run = make(house, "test")
     assert run.returncode != 0
-    assert "ran -m pytest tests/faults tests/wrong_answers" in run.stdout
-    assert "ran -m pytest tests --ignore tests/faults --ignore tests/wrong_answers" in run.stdout
-    assert ("ran -m pytest --nbval-lax" in run.stdout) == (failing != "pytest tests/faults tests/wrong_answers")
+    assert f"ran -m pytest {BESIDE}" in run.stdout
+    assert f"ran -m pytest tests {IGNORED}" in run.stdout
+    assert ("ran -m pytest --nbval-lax" in run.stdout) == (failing != f"pytest {BESIDE}")
 
 
 def test_a_finished_set_up_is_not_done_again(house):
