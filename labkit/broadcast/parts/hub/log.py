@@ -82,6 +82,11 @@ class Log:
         """How many bytes the frames have that are here."""
         return self._all_bytes - self._gone_bytes
 
+    @property
+    def holds_too_much(self) -> bool:
+        """Whether more is here than is kept for those who come back."""
+        return len(self._entries) > self._count or self.size_bytes > self._max_bytes
+
     # ---- what comes in
 
     def advance(self, newest: Position | None, complete_after: Position | None) -> None:
@@ -133,11 +138,7 @@ class Log:
         hard: let everything go that may go.
         """
         keep_from = self.end if keep_from is None else keep_from
-        while (
-            self.first < keep_from
-            and self._entries
-            and (hard or len(self._entries) > self._count or self.size_bytes > self._max_bytes)
-        ):
+        while self.first < keep_from and self._entries and (hard or self.holds_too_much):
             oldest = self._entries.popleft()
             self.first += 1
             self._gone_bytes = oldest.end

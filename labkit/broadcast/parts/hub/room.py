@@ -321,6 +321,9 @@ class Room:
 
         hard: forget all that was kept for those who might come back.
         """
+        if not (hard or self.log.holds_too_much):
+            # Nobody has to be asked what is still needed.
+            return
         needed = [self._floor if self._has_too_much(each) else each.cursor for each in self._behind]
         before = self.log.size_bytes
         # Who joins between a publish and its sweep stands beyond what is swept, and that is still for all the others.
