@@ -617,14 +617,15 @@ async def test_policy_decides_what_a_full_queue_leaves(when_full):
         await fleet.until(2 + kept, clients=[2], timeout=PATIENCE)
 
 
-async def test_what_was_kept_for_one_alone_goes_as_soon_as_it_has_it():
+@on_both_protocols
+async def test_what_was_kept_for_one_alone_goes_as_soon_as_it_has_it(protocol):
     """No message has to come for that."""
-    async with site(history=0, stalled_after=60, **THIN) as it:
+    async with site(protocol=protocol, history=0, max_queue_bytes=2**23, stalled_after=60, **THIN) as it:
         fleet = await sleeping(it, stalled=1)
-        for number in range(2, 12):
-            last = await it.hub.publish([number, BODY[:1_000]])
+        for number in range(2, 102):
+            last = await it.hub.publish([number, BODY])
             await asyncio.sleep(0)
-        assert len(it.hub.room("main").log) == last.seq - 1
+        assert len(it.hub.room("main").log) > 1
         await fleet.wake(1)
         await fleet.until(last.seq, clients=[1], timeout=PATIENCE)
         assert await has_come_true(lambda: it.hub.stats().queue_bytes == 0, within=PATIENCE)

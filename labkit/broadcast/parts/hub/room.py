@@ -288,6 +288,8 @@ class Room:
         """Return what a member gets next that sends for itself; None when it is up to date."""
         self._drop_what_is_too_much(member)
         if member.cursor >= self.swept:
+            # What was kept for it alone may go.
+            self.sweep_soon()
             return None
         member.cursor += 1
         self.hub.deliveries += 1
