@@ -66,7 +66,7 @@ long: $(READY) ## what takes too long for CI: repetitions, and every notebook tw
 bench: $(READY) ## every way to broadcast, and other servers, against a C loop of send(): a table, a figure, build/bench.json; 15 minutes
 	$(RUN) tests/bench/broadcasting.py $(ARGS)
 
-bench-full: $(READY) ## the same for the whole grid, then the laboratory itself, the way through Redis, and bad company; over an hour
+bench-full: $(READY) ## the same for the whole grid, then the laboratory itself, the way through Redis, and bad company; some hours
 	$(RUN) tests/bench/broadcasting.py --full $(ARGS)
 	$(RUN) tests/bench/laboratory.py
 	$(RUN) tests/bench/hop.py
